@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -142,19 +141,16 @@ class LargeVAE(TrainableEntry):
     def posterior_means(self, model: nn.Module, x: Tensor) -> list[Tensor]:
         """Of images as `latents` takes them; the lower latent's depends on the draw of the upper one."""
         bare: Any = getattr(model, "module", model)
-        layers = [bare.q_z] if hasattr(bare, "q_z") else [bare.q_z2, bare.q_z1]
-        found: dict[int, Tensor] = {}
-
-        def keep(place: int, module: object, given: object, mean: Tensor) -> None:
-            found.setdefault(place, mean)  # behind it a VampPrior calls the upper latent's layers on its pseudo-inputs
-
-        hooks = [layer.mean.register_forward_hook(partial(keep, place)) for place, layer in enumerate(layers)]
+        if hasattr(bare, "q_z"):
+            return [bare.encode(flat(x))[0]]
+        found: list[Tensor] = []
+        hook = bare.q_z1.mean.register_forward_hook(lambda module, given, mean: found.append(mean))
         try:
             bare.infer(flat(x))
         finally:
-            for hook in hooks:
-                hook.remove()
-        return [found[place] for place in range(len(layers))]
+            hook.remove()
+        # not by a hook: behind the images a VampPrior's pseudo-inputs pass through the same layer
+        return [bare.encode(flat(x))[0], found[0]]
 
     def latent_of(self, model: nn.Module, heads: Sequence[Head], count: int) -> list[int | None]:
         """The upper latent is the first; its prior is no head's, so that the one prior is the lower latent's."""

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reports"
 PAGE = (ROOT / "docs" / "reports.md").read_text()
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "museum")
-LONGEST = {"flow", "half", "ldm", "sigma_vae", "speech", "vrnn"}
-"""Most of the time of all; the other eight have heads and none, refused Normals, bad data and bad gradients."""
+LONGEST = {"flow", "half", "ldm", "rate", "sigma_vae", "speech", "vaal", "vrnn"}
+"""Most of the time of all; the other six have heads and none, refused Normals, bad data and bad gradients."""
 SECTIONS = {found[1]: text for text in re.split("\n### ", PAGE) if (found := re.search(r"\n\[(\w+)\.py\]", text))}
 
 

@@ -53,7 +53,7 @@ def test_a_model_of_which_no_optimizer_takes_a_step_is_said_not_to_be_guarded() 
         assert guard.report() == "0 steps: no optimizer that was given as optimizer= has taken a step"
 
 
-@pytest.mark.parametrize("kind", ["an AveragedModel", "a copy"])
+@pytest.mark.parametrize("kind", ["an AveragedModel", pytest.param("a copy", marks=pytest.mark.slow)])
 def test_an_average_that_holds_a_nan_is_named(kind: str) -> None:
     torch.manual_seed(0)
     model, said = SmallVAE(), io.StringIO()

@@ -47,8 +47,13 @@ def test_a_true_head_names_a_module_or_a_parameter_whose_channels_hold_its_range
         assert head.stop is None or head.stop <= max(shapes[head.path][1:])
 
 
+LONGEST = {"BayesByBackprop", "InverseFlow", "SoftActorCritic", "VariationalRnn"}
+
+
 @pytest.mark.medium
-@pytest.mark.parametrize("case", ALL, **ids)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case.name in LONGEST else case for case in ALL], **ids
+)
 def test_exactly_the_true_heads_are_found_with_their_roles(case: Case) -> None:
     verdict = judge(case, 1)
     assert verdict.exact, (verdict.missed, verdict.false, verdict.error)

@@ -254,26 +254,22 @@ def test_a_look_at_the_heads_has_the_kl_of_the_latent_that_each_is_of(levels: in
     }
 
 
-@pytest.mark.parametrize("levels", [1, 2])
-@pytest.mark.parametrize("prior", ["its own VampPrior", "a VampPrior in its place"])
-def test_pseudo_inputs_are_not_taken_for_the_images(levels: int, prior: str) -> None:
-    """They go through the upper latent's layers behind the images: units in use, and σ, were told of them alone."""
-    model = build(levels=levels, prior="vamp" if prior == "its own VampPrior" else "standard")
-    if prior != "its own VampPrior":
-        vdvae_patch.patch(
-            model,
-            heads=[],
-            top_prior="vamp(components=5)",
-            top_prior_seam=HOST.top_prior_seam(model),
-            arithmetic="host",
-        )
-    images_seen = 2 * images("bernoulli").view(-1, 4, 3, 1) - 1
-    entry = trainable(HOST.entry)
-    with torch.no_grad():
-        mean, log_var = model.encode(images("bernoulli"))
-        means = entry.posterior_means(model, images_seen)
+@pytest.mark.parametrize(("levels", "prior"), KINDS)
+def test_pseudo_inputs_are_no_images_of_the_posterior_means(levels: int, prior: str) -> None:
+    """They pass through the same layers, behind the images."""
+    model, x = build(levels=levels, prior=prior), images("bernoulli")
+    means = trainable(HOST.entry).posterior_means(model, 2 * x.view(-1, 4, 3, 1) - 1)
     assert means is not None
-    assert torch.equal(means[0], mean)
-    state = probe_heads(entry, model, HOST.heads(model), images_seen)[0]
-    assert state.log_sigma_min <= 0.5 * float(log_var.min())
-    assert state.log_sigma_max >= 0.5 * float(log_var.max())
+    assert [mean.shape for mean in means] == [(6, 3)] * levels
+    torch.testing.assert_close(means[0], model.encode(x)[0])
+
+
+@pytest.mark.parametrize("prior", ["standard", "vamp"])
+def test_a_look_has_the_extremes_of_every_call_of_a_heads_layer(prior: str) -> None:
+    model, x = build(levels=1, prior=prior), images("bernoulli")
+    passed = [x] if prior == "standard" else [x, model.pseudo_inputs()]
+    own = 0.5 * model.encode(torch.cat(passed))[1]
+    (state,) = probe_heads(trainable(HOST.entry), model, HOST.heads(model), 2 * x.view(-1, 4, 3, 1) - 1)
+    assert (state.log_sigma_min, state.log_sigma_max) == pytest.approx(
+        (float(own.detach().min()), float(own.detach().max())), rel=1e-5
+    )

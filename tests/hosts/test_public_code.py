@@ -73,6 +73,8 @@ KNOWN |= {
 
 
 SLOW = {
+    "fifth_images-MYVAE of cell types", "sixth_sequences-Goal-conditioned skills", "fifth_images-U-VAE",
+    "fifth_sequences-DIAYN", "fifth_sequences-Denoised MDP", "fifth_sequences-Capacitron Tacotron 2",
     "packages-AutoencoderOobleck", "packages-RHVAE", "third_images-VaDE", "third_images-Glow (chaiyujin)",
     "third_images-HiFiC hyperprior", "third_images-BBBLinear", "third_images-Bayes by Backprop notebook",
     "third_images-LinearGroupNJ", "third_sequences-SRVP", "third_sequences-Improved VRNN",

@@ -49,7 +49,7 @@ class _Generated(nn.Module):
         return out
 
 
-@pytest.mark.parametrize(("kept", "steps"), [("written", 2_000), ("joined", 1_000)])
+@pytest.mark.parametrize(("kept", "steps"), [pytest.param("written", 2_000, marks=pytest.mark.slow), ("joined", 1_000)])
 def test_thousands_of_writes_are_gone_back_through(kept: str, steps: int) -> None:
     torch.manual_seed(0)
     model, batch = _Generated(steps, kept), torch.randn(6, 4)
@@ -78,6 +78,7 @@ class _WrittenLatents(nn.Module):
         return ((self.decoder(z) - x) ** 2).sum(-1).mean() + kl.sum(-1).mean()
 
 
+@pytest.mark.slow
 def test_raw_values_written_in_a_long_loop_are_one_head_and_get_the_promised_sigma() -> None:
     torch.manual_seed(0)
     model, batch = _WrittenLatents(400), torch.randn(3, 4)

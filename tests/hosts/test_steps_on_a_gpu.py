@@ -148,7 +148,7 @@ def compared(told: TrainConfig[Any]) -> tuple[Workload, Engine]:
 
 @pytest.mark.medium
 @pytest.mark.parametrize(("host", "preset"), PRESETS)
-@pytest.mark.parametrize("variant", ["vanilla", "explin"])
+@pytest.mark.parametrize("variant", [pytest.param("vanilla", marks=pytest.mark.slow), "explin"])
 def test_every_host(tmp_path: Path, host: str, preset: str, variant: str) -> None:
     """Its steps, and what a run does between and after them."""
     told = config(tmp_path, host, preset, variant)
@@ -222,7 +222,7 @@ def test_every_top_prior(tmp_path: Path, host: str, prior: str) -> None:
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", [pytest.param("bf16", marks=pytest.mark.slow), "fp16"])
 @pytest.mark.parametrize(("host", "preset"), PRESETS)
 def test_half_precision(tmp_path: Path, host: str, preset: str, precision: Any) -> None:
     told = config(tmp_path, host, preset, "explin", precision=precision)

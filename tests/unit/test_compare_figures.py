@@ -86,6 +86,17 @@ def test_both_formats_show_runs_that_broke_that_stopped_and_that_never_had_a_los
         assert text in drawing
 
 
+def test_a_legend_of_long_names_is_not_cut_off_at_the_edges(tmp_path: Path) -> None:
+    """A count of skips whose last digits are gone is another count."""
+    long = "explin/constant+optimal+geco(kappa=0.06)"
+    made = make_plan(tmp_path, f"vanilla,upbounded+optimal,{long},explin/bounded(0.01,1)+per_pixel+vamp(4)", "0")
+    for run in made.runs:
+        write_run(run)
+    draw_curves(collect(made.runs), made.variants, [tmp_path / "curves.png"])
+    picture = iio.imread(tmp_path / "curves.png")[..., :3]
+    assert (picture[:, [0, -1]] == 255).all()
+
+
 def test_the_drawing_is_the_same_from_one_day_to_the_next(tmp_path: Path) -> None:
     made = make_plan(tmp_path, "vanilla", "0")
     write_run(made.runs[0])

@@ -56,7 +56,7 @@ def test_no_variant_of_vdvae_has_more_than_vanilla_to_do_or_to_keep(small: list[
         assert found.bytes_saved <= vanilla.bytes_saved, found.name
 
 
-@pytest.mark.parametrize("host", ["conv_vae", "mlp_vae"])
+@pytest.mark.parametrize("host", ["conv_vae", pytest.param("mlp_vae", marks=pytest.mark.slow)])
 def test_no_variant_of_a_small_host_has_more_than_vanilla_to_do_or_to_keep(host: str) -> None:
     vanilla, *others = counts.count(parse_train([f"--host={host}"]), ["vanilla", "upbounded", "explin", "constant"])
     for found in others:

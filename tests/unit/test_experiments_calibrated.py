@@ -136,6 +136,9 @@ def test_the_report_says_what_the_sweep_found_and_what_it_cost(best: float, at_e
     assert "analytic σ has 2800.0, 110.0 nats fewer" in report.notes[1]
     assert ("end of the sweep" in note) is at_end
     assert report.notes[-1].startswith("One seed")
+    again = [*found, *(replace(row, seed=1) for row in found)]
+    more = calibrated_decoders.build_report(again, 2 * seconds, TINY, CalibratedDecoders(), ORIGIN, "name")
+    assert more.notes[-1] == "The figures are of seed 0; the tables are of all 2 seeds."
     text = report.markdown(figure=False)
     assert [line[0] for line in report.tables[0].rows] == list(DECODERS)
     assert [line[0] for line in report.tables[1].rows] == ["1", "0.3", "0.1", "0.03", "0.01", "0.003", "0.001"]

@@ -241,6 +241,7 @@ def test_what_the_report_says_of_table_2_is_of_all_seeds() -> None:
     again[2] = replace(again[2], sigma=0.4)  # this seed did not meet its error
     notes = " ".join(geco.build_report([*rows, *again], TINY, Geco(quick=True, seeds=2), ORIGIN, "geco-quick").notes)
     assert "color-mnist 98.0 ± 1.4 with the ELBO, 18.0 ± 1.4 with GECO 0.2." in notes
+    assert "The figures are of seed 0; the tables are of all 2 seeds." in notes
 
 
 @pytest.mark.medium

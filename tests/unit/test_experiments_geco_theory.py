@@ -192,7 +192,7 @@ def test_labels_are_read_and_what_is_no_file_of_labels_is_refused(root: Path) ->
         mnist_labels.read_labels(root)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_command_goes_on_where_it_was_stopped_and_writes_tables_and_pictures(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

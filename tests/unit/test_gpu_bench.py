@@ -186,7 +186,7 @@ class TestTheWatch:
             )  # fmt: skip
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_cell_that_fails_does_not_take_the_others_with_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = parse_train(TINY)
     results = Results(tmp_path, {})

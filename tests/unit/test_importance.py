@@ -88,3 +88,11 @@ def test_units_whose_mean_stays_are_not_used() -> None:
     means = torch.cat([torch.randn(1000, 3), 0.05 * torch.randn(1000, 2), torch.zeros(1000, 1) + 7], dim=1)
     assert active_units(means) == 3
     assert active_units(means, threshold=1e-4) == 5
+
+
+def test_units_that_vary_with_a_draw_of_the_latent_above_alone_are_not_used() -> None:
+    torch.manual_seed(0)
+    of_images = torch.cat([torch.randn(500, 2), torch.zeros(500, 3)], dim=1)
+    passes = of_images + 0.7 * torch.randn(10, 500, 5)
+    assert active_units(passes[0]) == 5, "of one pass it does not show"
+    assert active_units(passes) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -97,3 +98,9 @@ def test_losses_that_are_no_bound_are_refused() -> None:
         implied_elbo(1.0, Reconstruction("squared error", "sum", -1.0))
     with pytest.raises(InvalidValueError, match="root mean square"):
         implied_elbo(1.0, error, optimal_sigma=math.nan)
+
+
+@pytest.mark.parametrize("kind", ["mse", "squared_error", "absolute error"])
+def test_a_term_of_another_kind_is_not_taken_for_a_likelihood(kind: Any) -> None:
+    with pytest.raises(InvalidValueError, match="squared error, a cross-entropy, a log likelihood, not"):
+        Reconstruction(kind, "mean", 1.0)

@@ -14,7 +14,7 @@ from compare_samples import SEEN, make_plan, write_run
 from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.results import collect
 from vdvae_patch.report.find import find
-from vdvae_patch.report.page import gather
+from vdvae_patch.report.page import gather, render
 from vdvae_patch.report.runsets import Column, RunSet, _in, _mean
 from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.train.folder import COMPARISON_LOCK, RunFolder, write_config, write_json
@@ -220,3 +220,16 @@ def test_counts_of_a_page_are_in_full_and_what_spreads_is_not_shown_as_if_it_did
     assert _in(skips, float("inf"), 0) == "inf"
     cell = _mean(skips, [12.0] * 9 + [13.0], 10)  # type: ignore[list-item]
     assert (cell.text, cell.spread) == ("12.1", "0.3")
+
+
+@pytest.mark.parametrize(("variants", "mixed"), [("vanilla,upbounded", False), ("vanilla,vanilla+optimal", True)])
+def test_a_page_of_several_likelihoods_says_what_compares_them(tmp_path: Path, variants: str, mixed: bool) -> None:
+    """A density and a probability stand in one column, and on one axis."""
+    made = make_plan(tmp_path, variants, "0")
+    (tmp_path / COMPARISON_LOCK).touch()
+    for index, run in enumerate(made.runs):
+        write_run(run)
+        saw(made, index)
+    text = render(gather(find(made.out)), tmp_path / "report.html", now=0.0)
+    assert ("not comparable with a probability" in text) is mixed
+    assert ("only curves of one likelihood compare" in text) is mixed

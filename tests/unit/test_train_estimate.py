@@ -8,7 +8,7 @@ from itertools import accumulate
 import pytest
 
 from vdvae_patch.cli.arguments import parse_train
-from vdvae_patch.train.estimate import estimate
+from vdvae_patch.train.estimate import estimate, spoken
 
 
 def clock_of(*steps: float) -> Callable[[], float]:
@@ -43,3 +43,10 @@ def test_images_and_steps_are_those_of_all_ranks_together() -> None:
     epochs = estimate(parse_train([*flags, "--nproc", "4", "--epochs", "3"]), clock=clock_of(1.0, 1.0, 1.0, 1.0))
     assert (epochs.steps, epochs.images) == (6, 48)
     assert "6 steps of 8 images on 4 rank(s), 48 images" in str(epochs)
+    assert ": 6.0 seconds, without evaluation, samples and the exchange of gradients; " in str(epochs)
+
+
+def test_a_short_run_takes_minutes_and_not_zero_hours() -> None:
+    assert [spoken(hours) for hours in (1234.56, 1.0, 0.05, 0.004)] == [
+        "1,234.6 hours", "1.0 hours", "3.0 minutes", "14.4 seconds"
+    ]  # fmt: skip

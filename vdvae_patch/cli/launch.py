@@ -26,7 +26,7 @@ def run(argv: list[str]) -> int:
         print(chosen.script(more))
         return 0
 
-    from vdvae_patch.train.estimate import estimate
+    from vdvae_patch.train.estimate import estimate, spoken
 
     runs = list(chosen.commands(more))
     # variants cost the same but for a fraction of a step; the first is measured for all
@@ -34,7 +34,8 @@ def run(argv: list[str]) -> int:
     print(cost)
     print(
         f"{len(runs)} runs ({len(chosen.variants)} variants, {len(chosen.seeds)} seeds): {len(runs) * cost.steps:,} "
-        f"steps, {len(runs) * cost.images:,} images, {len(runs) * cost.hours:,.1f} hours on {cost.ranks} devices of "
-        f"this kind, one run after the other; {len(runs) * 4 * cost.checkpoint_bytes / 1e9:,.1f} GB of checkpoints"
+        f"steps, {len(runs) * cost.images:,} images, {spoken(len(runs) * cost.hours)} on {cost.ranks} devices of "
+        f"this kind, one run after the other, {cost.left_out}; "
+        f"{len(runs) * 4 * cost.checkpoint_bytes / 1e9:,.1f} GB of checkpoints"
     )
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,10 @@ STYLE: Any = {
 }
 
 
+_WIDEST = 120
+"""Characters of a line of the legend, of which the figure is wide enough for one."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """What is on the horizontal axis: epochs, or steps where an epoch is too short or the run is too short for it."""
@@ -65,13 +70,22 @@ def draw_curves(results: Sequence[RunResult], variants: Sequence[str], paths: Se
         present = [variant for variant in variants if any(result.variant == variant for result in results)]
         handles = [Line2D([], [], color=look[v].color, linestyle=look[v].dashes, linewidth=2) for v in present]
         seeds = ", ".join(str(seed) for seed in sorted({result.seed for result in results}))
-        figure.legend(
-            handles, [_label(variant, results) for variant in present], loc="outside lower center",
-            ncols=min(3, len(present)), title=f"posterior / prior; one line a seed ({seeds})", title_fontsize=10,
-        )  # fmt: skip
+        labels = [textwrap.fill(_label(variant, results), _WIDEST) for variant in present]
+        _legend(figure, handles, labels, f"posterior / prior; one line a seed ({seeds})")
         for path in paths:
             with replaced(path) as partial:
                 figure.savefig(partial, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str], title: str) -> None:
+    """Below the axes, in as many columns as there is room for: what does not fit is cut off at the figure's edges."""
+    for columns in range(min(3, len(handles)), 0, -1):
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, title=title, title_fontsize=10
+        )  # fmt: skip
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _label(variant: str, results: Sequence[RunResult]) -> str:

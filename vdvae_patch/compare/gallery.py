@@ -71,8 +71,9 @@ def draw_gallery(runs: Sequence[PlannedRun], path: Path) -> str | None:
     return (
         f"Seed {seed}, averaged weights (EMA) after {' or '.join(map(str, steps))} steps. Left of the gap training "
         "images, right of it test images; reconstructions take every latent from the posterior, samples come from the "
-        f"prior at temperature 1, with the same noise for every variant. Of a Gaussian likelihood means are shown, of "
-        f"a discrete one draws, which are grainy where a model is not sure of its pixels.{note}"
+        "prior at temperature 1, with the same noise for every variant. Of VDVAE's mixture, and of a discrete "
+        "`--decoder`, draws of the pixels are shown, which are grainy where a model is not sure of them; of other "
+        f"likelihoods means, or what the `sample` of a host of your own gives.{note}"
     )
 
 

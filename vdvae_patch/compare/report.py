@@ -10,7 +10,7 @@ import tomli_w
 
 from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.results import Row, RunResult, by_mass
-from vdvae_patch.compare.table import cells, convention, headings, notes, number
+from vdvae_patch.compare.table import CURVES_BY_LIKELIHOOD, cells, convention, headings, notes, number
 from vdvae_patch.errors import visible
 from vdvae_patch.tables import fenced, literal, markdown
 from vdvae_patch.train.sessions import VERSIONS, last_process
@@ -42,7 +42,8 @@ def report(
         "## Training",
         f"![training NELBO and skipped updates]({CURVES})",
         "Every line is a run; a cross marks where one ended because it no longer learned. The NELBO is that of the "
-        "training batches, averaged over neighbouring steps, of the applied updates alone.",
+        "training batches, averaged over neighbouring steps, of the applied updates alone."
+        + (CURVES_BY_LIKELIHOOD if by_mass(rows) else ""),
         "## Images",
         gallery,
         "## Runs",

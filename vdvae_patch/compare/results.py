@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from vdvae_patch.compare import alike
 from vdvae_patch.compare.alike import Seen
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.compare.states import progress_of
-from vdvae_patch.errors import RunError
+from vdvae_patch.errors import RunError, VdvaePatchError
 from vdvae_patch.patching import Variant
 from vdvae_patch.reading.fields import require
 from vdvae_patch.skips.audit import Audit, Columns
@@ -377,7 +377,18 @@ def _row(variant: str, seeds: int, runs: Sequence[RunResult]) -> Row:
 
 def by_mass(rows: Sequence[Row]) -> bool:
     """Whether likelihoods differ between the rows, so that only the mass of a pixel's bin compares them."""
-    return len({Variant.parse(row.variant).decoder for row in rows}) > 1
+    return likelihoods_differ(row.variant for row in rows)
+
+
+def likelihoods_differ(variants: Iterable[str]) -> bool:
+    """Whether variants of one host have several decoders; a part that is not known here counts as none."""
+    decoders = set()
+    for text in variants:
+        try:
+            decoders.add(Variant.parse(text).decoder)
+        except VdvaePatchError:  # of somebody's package that is not installed here
+            decoders.add(None)
+    return len(decoders) > 1
 
 
 def spread(values: Sequence[float | None], total: int) -> Spread:

@@ -39,6 +39,10 @@ BY_MASS = (
     "compares all rows."
 )
 
+CURVES_BY_LIKELIHOOD = (
+    " Likelihoods differ: only curves of one likelihood compare, and not a density with a probability."
+)
+
 
 def headings(rows: Sequence[Row]) -> tuple[str, ...]:
     """`HEADINGS`, and where likelihoods differ the column that compares them."""

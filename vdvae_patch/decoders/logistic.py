@@ -93,7 +93,11 @@ class LogisticMixture(Decoder):
         raise InvalidValueError(f"{self._who}: {self.components} components have {wanted} channels, not {channels}")
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """Σ_k π_k times the components' means cut to the range, in turn for red, green and blue."""
+        """Σ_k π_k times the components' means cut to the range, in turn for red, green and blue.
+
+        The expectation of grey and of red. A green or blue that depends on the colours before it is moved by their
+        means, and not by what was drawn of them: the expectation too, as long as nothing of a component is cut.
+        """
         parts = self._parts(parameters)
         weights = parts.logits.softmax(dim=1)
         colours: list[Tensor] = []

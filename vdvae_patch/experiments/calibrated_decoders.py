@@ -30,7 +30,7 @@ from vdvae_patch.experiments.calibrated_cells import (
 )
 from vdvae_patch.experiments.data import Photos, pick_device
 from vdvae_patch.experiments.options import CalibratedDecoders
-from vdvae_patch.experiments.report import Cell, Origin, Report, Table, number, publish
+from vdvae_patch.experiments.report import Cell, Origin, Report, Table, note_of_seeds, number, publish
 from vdvae_patch.experiments.session import Result, Session
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
@@ -137,7 +137,7 @@ def build_report(
             f"With open bins: {_answer(rows, seconds, _calibrated)}",
             f"With closed bins: {_answer(rows, seconds, _closed)}",
             _skipped(rows),
-            *(["One seed: how much of a difference is the seed's is not known."] if size.seeds == 1 else []),
+            note_of_seeds(len({row.seed for row in rows})),
         ),
     )
 

@@ -35,7 +35,7 @@ from vdvae_patch.experiments.geco_runs import (
 )
 from vdvae_patch.experiments.geco_sets import OF_DIGITS, WORDS, Pictures, read
 from vdvae_patch.experiments.options import Geco
-from vdvae_patch.experiments.report import PUBLISHED, Origin, Report, Table, number, publish
+from vdvae_patch.experiments.report import PUBLISHED, Origin, Report, Table, note_of_seeds, number, publish
 from vdvae_patch.experiments.report import Cell as Value
 from vdvae_patch.experiments.session import Result, Session
 from vdvae_patch.train.interrupts import EXIT_RESUME
@@ -286,8 +286,7 @@ def _notes(rows: Sequence[Found], size: Size) -> tuple[str, ...]:
         )
     if any(r.marginal is not None for r in rows):
         notes.append(_marginal_words(rows, size))
-    if size.seeds == 1:
-        notes.append("One seed: how much of a difference is the seed's is not known.")
+    notes.append(note_of_seeds(len({row.seed for row in rows})))
     return tuple(notes)
 
 

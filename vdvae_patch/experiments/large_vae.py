@@ -198,6 +198,8 @@ def _notes(rows: Sequence[Found], size: Size, options: LargeVae) -> tuple[str, .
         )
     if min(Counter(Kind(row.levels, row.prior) for row in rows).values()) == 1:
         notes.append("Where a model has one seed, how much of a difference is the seed's is not known.")
+    if len({row.seed for row in rows}) > 1:
+        notes.append("The pictures are of seed 0.")
     return tuple(notes)
 
 

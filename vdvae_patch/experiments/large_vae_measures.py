@@ -67,8 +67,8 @@ def measure(run: Run) -> tuple[Found, Pictures]:
         bounds.append(-cost(found))
         rates.append(torch.stack(list(found.rates.values())))
     entry = trainable(load_host("large_vae").entry)
-    units = active_by_level(entry, run.model, target) or []
     likelihood = log_likelihood(run.terms, target[spread(len(target), size.images)], size.samples)
+    units = active_by_level(entry, run.model, target) or []
     measured = Found(
         kind.levels, kind.prior, run.seed, float(torch.cat(bounds).double().mean()), float(likelihood.mean()),
         torch.cat(rates, dim=1).mean(dim=1).tolist(), units,

@@ -208,6 +208,13 @@ def without_paths(command: str) -> str:
     return shlex.join(words)
 
 
+def note_of_seeds(count: int) -> str:
+    """What a report says whose tables are of all seeds and whose figures are of the first."""
+    if count == 1:
+        return "One seed: how much of a difference is the seed's is not known."
+    return f"The figures are of seed 0; the tables are of all {count} seeds."
+
+
 def number(value: float, digits: int = 3) -> str:
     """A number for a table: `digits` behind the point, or scientific where that would show nothing or too much."""
     if value != value:

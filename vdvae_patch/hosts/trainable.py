@@ -62,7 +62,11 @@ class TrainableEntry(HostEntry):
         """What each pair of posterior and prior drew, in the order of the computation."""
 
     def posterior_means(self, model: nn.Module, x: Tensor) -> list[Tensor] | None:
-        """The means of the latents' posteriors, `[B, ...]` each, in the order of `latents`; None if it does not say."""
+        """The means of the latents' posteriors, `[B, ...]` each, in the order of `latents`; None if it does not say.
+
+        Those of the images alone, whatever else passes through the same layers. One that depends on what a latent above
+        drew is that of this draw.
+        """
         return None
 
     def latent_of(self, model: nn.Module, heads: Sequence[Head], count: int) -> list[int | None]:

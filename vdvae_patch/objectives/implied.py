@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.pixel_grid import PixelGrid
@@ -36,6 +36,9 @@ class Reconstruction:
         reduced: how the term's values become one number.
         factor: b, what the loss multiplies each value of the term by, reductions and constants taken together.
         file, line: where it stands, if that is known.
+
+    Raises:
+        InvalidValueError: a term of another kind, of which a / b says nothing; `scan` reads more of them.
     """
 
     kind: Kind
@@ -43,6 +46,13 @@ class Reconstruction:
     factor: float
     file: str | None = None
     line: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise InvalidValueError(
+                f"a reconstruction term is a {', a '.join(get_args(Kind))}, not {self.kind!r}; vdvae_patch.scan(model, "
+                "batch, call=loss).elbo reads others, such as an absolute error, off the loss itself"
+            )
 
     def __str__(self) -> str:
         place = "" if self.file is None else f" at {self.file}" + ("" if self.line is None else f":{self.line}")

@@ -48,13 +48,27 @@ class Estimate:
         """Expected, without evaluation and samples."""
         return self.steps * self.step_seconds / 3600
 
+    @property
+    def left_out(self) -> str:
+        """What takes time in a run and is not in `hours`."""
+        parts = "evaluation, samples" if self.ranks > 1 else "evaluation and samples"
+        return f"without {parts}{' and the exchange of gradients' if self.ranks > 1 else ''}"
+
     def __str__(self) -> str:
         return (
             f"{self.label}: {self.steps:,} steps of {self.images // self.steps} images on {self.ranks} rank(s), "
             f"{self.images:,} images; {self.parameters:,} parameters; {self.step_seconds:.3f} s a step measured on "
-            f"{self.machine}: {self.hours:,.1f} hours; {self.checkpoint_bytes / 1e6:,.1f} MB a checkpoint"
-            + "".join(f"\n{note}" for note in self.notes)
+            f"{self.machine}: {spoken(self.hours)}, {self.left_out}; {self.checkpoint_bytes / 1e6:,.1f} MB a "
+            "checkpoint" + "".join(f"\n{note}" for note in self.notes)
         )
+
+
+def spoken(hours: float) -> str:
+    """`11.2 hours`, `3.4 minutes`, `14.0 seconds`: in the largest unit of which there is one or more."""
+    for unit, in_hours in (("hours", 1.0), ("minutes", 60.0)):
+        if hours * in_hours >= 1:
+            return f"{hours * in_hours:,.1f} {unit}"
+    return f"{hours * 3600:.1f} seconds"
 
 
 def estimate(

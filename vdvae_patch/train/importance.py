@@ -22,6 +22,9 @@ from vdvae_patch.seams import Terms
 ACTIVE_FROM = 0.01
 """Variance over images of a unit's posterior mean from which on it counts as used."""
 
+PASSES = 10
+"""Over the images, where the means of a latent depend on what the one above it drew."""
+
 
 @torch.no_grad()
 def log_likelihood(terms: Callable[[Tensor], Terms], images: Tensor, samples: int, at_a_time: int = 2000) -> Tensor:
@@ -57,8 +60,24 @@ def log_likelihood(terms: Callable[[Tensor], Terms], images: Tensor, samples: in
 
 
 def active_units(means: Tensor, threshold: float = ACTIVE_FROM) -> int:
-    """How many units have a posterior mean that varies over images: `[N, D]` to 0..D."""
-    return int((means.double().var(dim=0, unbiased=False) > threshold).sum())
+    """How many units have a posterior mean that varies over images: 0..D.
+
+    Var_x(E[mean of a unit given x]) > threshold. Where the mean of one pass depends on what a latent above drew, the
+    variance over images of one pass has that noise in it, which says nothing of x: of K passes it is taken out,
+
+        Var_x(m̄) − (1 − 1/N) Σ_x s²_x / (N K),    s²_x the sample variance of the K passes of an image
+
+    Args:
+        means: `[N, D]`, or of K passes `[K, N, D]`.
+    """
+    wide = means.double()
+    if wide.dim() == 2:
+        wide = wide[None]
+    passes, images = wide.shape[:2]
+    variance = wide.mean(dim=0).var(dim=0, unbiased=False)
+    if passes > 1:
+        variance = variance - (1 - 1 / images) * wide.var(dim=0).mean(dim=0) / passes
+    return int((variance > threshold).sum())
 
 
 @torch.no_grad()
@@ -68,13 +87,18 @@ def active_by_level(entry: TrainableEntry, model: nn.Module, x: Tensor, at_a_tim
     Args:
         x: images as the entry's `latents` takes them, which one set of units is seen over.
     """
-    means: list[list[Tensor]] = []
-    for batch in x.split(at_a_time):  # type: ignore[no-untyped-call]
-        found = entry.posterior_means(model, batch)
-        if found is None:
-            return None
-        means.append([mean.flatten(1) for mean in found])
-    return [active_units(torch.cat(level)) for level in zip(*means, strict=True)]
+    passes: list[list[Tensor]] = []
+    for _ in range(PASSES):
+        means: list[list[Tensor]] = []
+        for batch in x.split(at_a_time):  # type: ignore[no-untyped-call]
+            found = entry.posterior_means(model, batch)
+            if found is None:
+                return None
+            means.append([mean.flatten(1) for mean in found])
+        passes.append([torch.cat(level) for level in zip(*means, strict=True)])
+        if len(passes) == 2 and all(map(torch.equal, *passes)):
+            break  # no mean depends on a draw
+    return [active_units(torch.stack(level)) for level in zip(*passes, strict=True)]
 
 
 def spread(count: int, wanted: int) -> Tensor:

@@ -23,9 +23,9 @@ from vdvae_patch.train.aside import aside
 class HeadState:
     """One head on one batch.
 
-    The extremes are of all calls of the head's module in a pass: of every step of a recurrent host, and with a
-    VampPrior of the batch and of the pseudo-inputs. `kl` is of the latent whose posterior or prior the head is, in
-    nats, averaged over the batch; NaN where there is none, or where its host does not say which
+    The extremes of log σ are those of every call of the head's module: a host may draw step by step, and pseudo-inputs
+    of a VampPrior pass through the encoder, too. `kl` is of the latent whose posterior or prior the head is, in nats,
+    averaged over the batch; NaN where there is none, or where its host does not say which
     (`TrainableEntry.latent_of`). `channels` are said where several heads of a role are of one module; else it is empty.
     """
 
@@ -64,10 +64,12 @@ def probe_rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Te
 @torch.no_grad()
 def _rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor) -> Tensor:
     """Of one pass, which leaves running statistics and counters as they were."""
-    seen: dict[int, list[Tensor]] = {}
+    seen: dict[int, Tensor] = {}
 
     def see(index: int, log_sigma: Tensor) -> None:
-        seen.setdefault(index, []).append(torch.stack(log_sigma.float().aminmax()))
+        extremes = torch.stack(log_sigma.float().aminmax())
+        before = seen.get(index, extremes)
+        seen[index] = torch.stack([torch.minimum(before[0], extremes[0]), torch.maximum(before[1], extremes[1])])
 
     with aside(model), each_log_sigma(model, heads, see):
         latents = entry.latents(model, x)
@@ -75,8 +77,7 @@ def _rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor)
     unknown = torch.full((), torch.nan, device=x.device)
     rows = []
     for index, latent in enumerate(entry.latent_of(getattr(model, "module", model), heads, len(kls))):
-        calls = torch.stack(seen[index]) if index in seen else None
-        low, high = (unknown, unknown) if calls is None else (calls[:, 0].amin(), calls[:, 1].amax())
+        low, high = seen.get(index, (unknown, unknown))
         rows.append(torch.stack([low, high, unknown if latent is None else kls[latent]]))
     rows.append(torch.stack([unknown, unknown, torch.stack(kls).sum() if kls else unknown]))
     return torch.stack(rows)

@@ -65,7 +65,7 @@ def draw(path: Path, replays: Sequence[Replay]) -> None:
             _spans(axis, [h for h in item.heads if h.state.role == role], color, item.variant)
             axis.set_ylabel(f"{role} log σ")
             axis.set_yscale("symlog", linthresh=10)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         pairs = [h.state.kl for h in item.heads if h.state.role == "posterior"]
         drawn = [kl if math.isfinite(kl) else math.nan for kl in pairs]
         axes[2].plot(drawn, "o-", color=color, markersize=3, label=item.variant)
@@ -73,9 +73,12 @@ def draw(path: Path, replays: Sequence[Replay]) -> None:
             if not math.isfinite(kl):
                 axes[2].axvline(index, color=color, linestyle=":", linewidth=1)
     axes[2].set_yscale("symlog", linthresh=1e-3)
-    axes[2].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes[2].set_ylabel("KL (nats an image)")
-    axes[2].set_xlabel("block, in the order of the computation; dotted: not finite")
+    # of two levels under N(0, 1) the one prior is of the lower latent, and stands at 0 all the same
+    axes[2].set_xlabel("the heads of the role, in the order of the computation; dotted: not finite")
+    for axis, role in zip(axes, ("posterior", "prior", "posterior"), strict=True):
+        axis.set_xlim(-0.5, max(1, sum(h.state.role == role for h in replays[0].heads)) - 0.5)
     axes[0].legend(loc="best", fontsize=8)
     axes[0].set_title(f"step {replays[0].record.step}: the same weights, batch and noise", fontsize=10)
     figure.tight_layout()

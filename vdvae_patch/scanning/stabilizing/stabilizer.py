@@ -71,11 +71,12 @@ def stabilize(
     A model that was trained with its own σ is another model under a constant one. So the loss of the batch is measured:
     where it is finite without the patch, and a usual scale moves it by 1% or more, a role gets the host's own σ, if
     that holds, or bounds far from it, such as bounded(0.001, 1000), if these do; the account says by how much the loss
-    would move, and how the usual scale is had (`prior="constant"`). By 1% of the sum of the magnitudes of the terms
-    that the loss adds up, so that one near zero, or below, has a size, too; both calls draw the same random numbers,
-    and where a loss is another one at each call all the same, the σ of the batch are compared, within 2% of their
-    medians. A scale that is named stays, and its move is said. So it is where a host draws from one Normal and measures
-    another, a fault that a patch mends by one σ for both: where that moves the loss, both stay as the host has them.
+    would move, and how the usual scale is had (`prior="constant"`). The 1% are of the loss, or of a tenth of the sum of
+    the magnitudes of the terms that it adds up, if that is more: so one near zero has a size, too. Both calls draw the
+    same random numbers; where σ moves at all it is the mean over 4 to 20 draws, and where a loss is another one at each
+    call all the same, the σ of the batch are compared, within 2% of their medians. A scale that is named stays, and its
+    move is said. So it is where a host draws from one Normal and measures another, a fault that a patch mends by one σ
+    for both: where that moves the loss, both stay as the host has them.
 
     Args:
         inputs, call: as of `scan`; give the loss as the call, so that priors are seen.
