@@ -142,3 +142,25 @@ def test_how_often_the_kl_counts_is_not_told_where_a_part_of_the_code_has_one_to
     elbo = scan(PartToo(part), *DATA).elbo
     assert not elbo
     assert "is of a part of what is merged into one code, which has a KL, too" in elbo.reason
+
+
+class JoinedFirst(nn.Module):
+    """Three encoders, whose means and log variances are joined before anything is drawn or measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoders, self.decoder = nn.ModuleList(nn.Linear(8, 4) for _ in range(3)), nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [encoder(x).chunk(2, dim=1) for encoder in self.encoders]
+        mean, log_variance = (torch.cat(given, dim=1) for given in zip(*parts, strict=True))
+        z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
+        return ((self.decoder(z) - x) ** 2).sum(1).mean() + kl.sum(1).mean()
+
+
+def test_latents_of_several_layers_that_are_joined_first_are_not_said_to_have_no_kl() -> None:
+    elbo = scan(JoinedFirst(), torch.randn(16, 8, generator=torch.Generator().manual_seed(1))).elbo
+    assert elbo.kl_factor == pytest.approx(1 / 16)
+    assert not any("have no KL here" in note for note in elbo.notes)

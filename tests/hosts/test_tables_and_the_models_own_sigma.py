@@ -50,6 +50,73 @@ def test_two_heads_of_one_layer_are_shown_apart() -> None:
         assert (shown.after.low, shown.after.high) == pytest.approx(after, rel=1e-4)
 
 
+def test_two_heads_of_one_layer_with_one_scale_are_shown_apart_too() -> None:
+    model = OneLayerForBoth()
+    right = [_extremes(q.scale) for q in model.sigmas(X)]
+    shown = vdvae_patch.patch(model, "explin/explin", heads=vdvae_patch.scan(model, X)).heads
+    assert [(h.before.low, h.before.high) for h in shown if h.before] == [pytest.approx(r, rel=1e-4) for r in right]
+
+
+class OneLineForBoth(nn.Module):
+    """A helper of one line makes the posterior and the prior of what two networks put out, as Dreamer's models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.of_condition, self.decoder = nn.Linear(8, 6), nn.Linear(2, 6), nn.Linear(3, 8)
+        with torch.no_grad():
+            self.of_condition.bias[3:] = 2.0
+
+    def law(self, h: Tensor) -> Normal:
+        mu, raw = h.chunk(2, 1)
+        return Normal(mu, nn.functional.softplus(raw) + 0.1)
+
+    def laws(self, x: Tensor) -> tuple[Normal, Normal]:
+        return self.law(self.encoder(x)), self.law(self.of_condition(x[:, :2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        posterior, prior = self.laws(x)
+        return ((self.decoder(posterior.rsample()) - x) ** 2).sum(1).mean() + kl_divergence(posterior, prior).mean()
+
+
+class OneLineForASeries(OneLineForBoth):
+    """The laws of a series are made at once, of what the networks put out step by step."""
+
+    def laws(self, x: Tensor) -> tuple[Normal, Normal]:
+        steps = range(3)
+        return (
+            self.law(torch.cat([self.encoder(x + t) for t in steps])),
+            self.law(torch.cat([self.of_condition(x[:, :2] + t) for t in steps])),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        posterior, prior = self.laws(x)
+        mse = (self.decoder(posterior.rsample()) - x.repeat(3, 1)) ** 2
+        return mse.sum(1).mean() + kl_divergence(posterior, prior).mean()
+
+
+@pytest.mark.parametrize("build", [OneLineForBoth, OneLineForASeries])
+def test_two_heads_that_one_line_computes_are_shown_apart(build: type[OneLineForBoth]) -> None:
+    model = build()
+    right = {h: _extremes(q.scale) for h, q in zip(("posterior", "prior"), model.laws(X), strict=True)}
+    shown = vdvae_patch.patch(model, "explin/explin", heads=vdvae_patch.scan(model, X), paper=False).heads
+    now = {h: _extremes(q.scale) for h, q in zip(("posterior", "prior"), model.laws(X), strict=True)}
+    for head in shown:
+        assert head.before is not None
+        assert head.after is not None
+        assert (head.before.low, head.before.high) == pytest.approx(right[head.head.role], rel=1e-4)
+        assert (head.after.low, head.after.high) == pytest.approx(now[head.head.role], rel=1e-4)
+
+
+def test_where_nothing_tells_two_heads_of_one_line_apart_their_numbers_say_so() -> None:
+    model = OneLineForBoth()
+    for layer in (model.encoder, model.of_condition):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    shown = vdvae_patch.patch(model, "explin/explin", heads=vdvae_patch.scan(model, X), paper=False).heads
+    assert all(str(head.before).endswith(", of 2 heads together") for head in shown)
+
+
 def test_of_two_scales_of_one_layer_the_account_says_neither_that_they_are_one_nor_that_its_output_is_patched() -> None:
     out = io.StringIO()
     vdvae_patch.stabilize(OneLayerForBoth(), X, posterior="explin", prior="bounded(0.001, 1000)", file=out)

@@ -15,7 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from vdvae_patch.attach.attachment import Attachment, ReboundAttachment
 from vdvae_patch.attach.decorators import name_of
@@ -31,7 +31,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
 from vdvae_patch.patching.decoder import Placement, apart_state, likelihood_in, take_away
 from vdvae_patch.patching.fit import Keep, Spread, fitted
-from vdvae_patch.patching.measure import raw_values, sample, together
+from vdvae_patch.patching.measure import Raw, raw_values, sample, together
 from vdvae_patch.patching.record import (
     RECORD,
     PatchedHead,
@@ -516,9 +516,7 @@ def _following(chosen: Variant) -> Variant:
     return replace(chosen, posterior=posterior, prior=prior, likelihood=likelihood)
 
 
-def _raw_values(
-    model: nn.Module, asked: Sequence[tuple[Head, Scale | None]], scans: Sequence[Scan]
-) -> dict[int, Tensor]:
+def _raw_values(model: nn.Module, asked: Sequence[tuple[Head, Scale | None]], scans: Sequence[Scan]) -> dict[int, Raw]:
     """The heads' raw values on the scanned batches."""
 
     calls: list[Callable[..., Any] | None] = []
@@ -547,7 +545,7 @@ def put_in(model: nn.Module, planned: Sequence[Attachment]) -> Callable[[], None
     return lambda: _remove(model, number)
 
 
-def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], keep: Keep) -> PatchedHeads:
+def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Raw], keep: Keep) -> PatchedHeads:
     """Each head with its scale, and its σ on the batch with and without."""
     patched = []
     scales: dict[int, Scale | None] = {}
@@ -555,15 +553,16 @@ def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], k
     for index, (head, first) in enumerate(zip(heads, firsts, strict=True)):
         values = raw.get(index)
         if first not in scales:
-            at = None if values is None else sample(values)
+            at = None if values is None else sample(values.shared)
             scales[first] = fitted(head, chosen.for_role(head.role), at, keep)
         scale = scales[first]
         if values is None:
             patched.append(PatchedHead(head, scale))
         else:
-            wide = values.double()
-            before = Spread.of(head.convention.sigma(wide))
-            patched.append(PatchedHead(head, scale, before, before if scale is None else Spread.of(scale.sigma(wide))))
+            wide = values.values.double()
+            before = replace(Spread.of(head.convention.sigma(wide)), heads=values.heads)
+            after = before if scale is None else replace(Spread.of(scale.sigma(wide)), heads=values.heads)
+            patched.append(PatchedHead(head, scale, before, after))
     return PatchedHeads(map(plan.settled, patched))
 
 

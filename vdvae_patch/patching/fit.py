@@ -35,12 +35,13 @@ _DIGITS = 6
 @dataclass(frozen=True)
 class Spread:
     """The median of some numbers, of an even count the mean of the middle two, and their extremes; how many NaN there
-    are beside them."""
+    are beside them; and of how many heads they are, which one line of the host computes."""
 
     median: float
     low: float
     high: float
     nans: int = 0
+    heads: int = 1
 
     @classmethod
     def of(cls, values: Tensor) -> Spread:
@@ -57,7 +58,8 @@ class Spread:
 
     def __str__(self) -> str:
         beside = f", {self.nans} NaN" if self.nans else ""
-        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g}){beside}"
+        of = f", of {self.heads} heads together" if self.heads > 1 else ""
+        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g}){beside}{of}"
 
 
 Keep = Literal["nothing", "exponentials", "all"]

@@ -6,7 +6,8 @@ Every head gets a scale that computes the host's own σ and keeps what it is giv
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.scales import Scale
 from vdvae_patch.scales.arithmetic import wide
+from vdvae_patch.torch_versions import takes_hooks
 
 _SAMPLE = 65_536  # raw values to which a scale is fitted: enough for a median, little beside a batch
 
@@ -93,12 +95,27 @@ def together(heads: Sequence[tuple[Head, Scale | None]]) -> list[int]:
     return found
 
 
+class Raw(NamedTuple):
+    """Raw values of a head on the scanned batches, flat.
+
+    Attributes:
+        values: its own.
+        shared: those of all heads that it shares a place with, to which their common scale is fitted.
+        heads: how many heads the `values` are of: more than one where one line computes the σ of several, and nothing
+            tells whose a value is.
+    """
+
+    values: Tensor
+    shared: Tensor
+    heads: int
+
+
 def raw_values(
     model: nn.Module,
     heads: Sequence[tuple[Head, Scale | None]],
     install: Callable[[Sequence[tuple[Head, Scale | None]]], Callable[[], None]],
     runs: Iterable[Callable[[], object]],
-) -> dict[int, Tensor]:
+) -> dict[int, Raw]:
     """The raw values of each head on the scanned batches, by the head's number; none where they were not seen.
 
     Args:
@@ -107,33 +124,89 @@ def raw_values(
         runs: run the scanned calls.
     """
     places = together(heads)
-    everywhere: list[tuple[Head, Scale | None]] = []
-    meters: dict[int, Meter] = {}
-    for (head, _), first in zip(heads, places, strict=True):
-        everywhere.append((head, meters.setdefault(first, Meter(head.convention))))
+    meters = [Meter(head.convention) for head, _ in heads]
+    apart: list[tuple[Head, Scale | None]] = [(head, meter) for (head, _), meter in zip(heads, meters, strict=True)]
+    everywhere: list[tuple[Head, Scale | None]] = [
+        (head, meters[first]) for (head, _), first in zip(heads, places, strict=True)
+    ]
     asked = [
         (head, None if scale is None else meter) for (head, scale), (_, meter) in zip(heads, everywhere, strict=True)
     ]
-    take_out = None
+    layers = [(first, head.path, head.channel_range) for first, (head, _) in zip(places, heads, strict=True)]
+    # one layer that two roles call is measured where each calls it
+    several = [apart] if len({*layers}) < len(layers) else []
+    take_out, given = None, asked
     # a head that is left as it is may be one that nothing can be put in the place of
-    for given in (everywhere, asked):
+    for given in (*several, everywhere, asked):
         # what cannot be put in place is refused where it matters
         with contextlib.suppress(PatchError):
             take_out = install(given)
             break
     if take_out is None:
         return {}
-    for used in meters.values():
+    for used in meters:
         used.forget()  # what was asked to find a place for it is of no batch
+    emitted: dict[int, list[Tensor]] = {}
     try:
         for run in runs:
-            with contextlib.suppress(Exception):  # a call that raises is the verification's to tell of
-                run()
+            with contextlib.suppress(Exception), _emitted(model, heads, places, emitted):
+                run()  # a call that raises is the verification's to tell of
     finally:
         take_out()
-    found: dict[int, Tensor] = {}
+    found: dict[int, Raw] = {}
     for index, (_, meter) in enumerate(given):
         raw = meter.raw() if isinstance(meter, Meter) else None
-        if raw is not None:
-            found[index] = raw
+        if raw is not None and isinstance(meter, Meter):
+            users = [i for i, (_, other) in enumerate(given) if other is meter]
+            own = _of(index, meter.seen, {i: emitted.get(i, []) for i in users})
+            found[index] = Raw(raw, raw, len(users)) if own is None else Raw(own, raw, 1)
+    if given is apart:  # a scale for both is fitted to both
+        for first in {*places}:
+            group = [i for i, place in enumerate(places) if place == first and i in found]
+            shared = torch.cat([found[i].values for i in group]) if group else None
+            found |= {i: found[i]._replace(shared=shared) for i in group if shared is not None}
     return found
+
+
+@contextlib.contextmanager
+def _emitted(
+    model: nn.Module, heads: Sequence[tuple[Head, Scale | None]], places: Sequence[int], to: dict[int, list[Tensor]]
+) -> Iterator[None]:
+    """Keeps what the layers of those heads put out that share a place."""
+    modules = dict(model.named_modules())
+
+    def keeping(index: int, head: Head) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.dim():
+                to.setdefault(index, []).append(head.channel_range.of(output).detach().flatten().to("cpu", copy=True))
+
+        return keep
+
+    hooks = [
+        modules[head.path].register_forward_hook(keeping(index, head))
+        for index, (head, _) in enumerate(heads)
+        if places.count(places[index]) > 1 and head.path in modules and takes_hooks(modules[head.path])
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _fingerprint(values: Tensor) -> bytes:
+    """Of the values in whatever order and shape."""
+    return values.detach().to("cpu", torch.float64).flatten().sort().values.numpy().tobytes()
+
+
+def _of(index: int, seen: Sequence[Tensor], emitted: dict[int, list[Tensor]]) -> Tensor | None:
+    """Those of the values seen in a place that one of its heads emitted, in one call or in all of them, stacked; None
+    unless each is of exactly one head."""
+    if len(emitted) == 1:
+        return torch.cat([*seen])
+    known = {
+        i: {_fingerprint(values) for values in (*calls, torch.cat(calls))} for i, calls in emitted.items() if calls
+    }
+    owners = [[i for i, marks in known.items() if mark in marks] for mark in map(_fingerprint, seen)]
+    own = [values for values, whose in zip(seen, owners, strict=True) if whose == [index]]
+    return torch.cat(own) if own and all(len(whose) == 1 for whose in owners) else None

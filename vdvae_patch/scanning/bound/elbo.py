@@ -407,6 +407,9 @@ def _kl(
         notes.append("on this batch the KL is below its free bits; above them it has the factor that is taken")
     # a density's σ and a prior's have the other sign, and what has no part in them is masked in the density
     of_kl = [f for f in factors if bool((sign * f.factors > 0).any()) or not bool((f.factors != 0).any())]
+    # outputs of several layers that are joined first have their factor in what they are joined in, and none beside it
+    joined = {reading.raw.key for reading in readings.found if reading.used >= 0}
+    of_kl = [f for f in of_kl if f.reading.raw.key not in joined or bool((f.factors != 0).any())]
     none = sum(int((factor.factors == 0).sum()) for factor in of_kl)
     if none:
         notes.append(f"{none / (none + len(found)):.0%} of the latents' elements have no KL here: masked, or free bits")
