@@ -32,6 +32,7 @@ class VAE(nn.Module):
         self.seen: deque[float] = deque(maxlen=3)
         self.own = torch.Generator().manual_seed(3)
         self.register_buffer("scale", torch.ones(()), persistent=False)
+        self.register_buffer("total", torch.zeros(()))  # in the state_dict, moved by a step and read by it
         self.law: torch.distributions.Normal | None = None
         self.order = torch.randperm(latents)
 
@@ -43,6 +44,7 @@ class VAE(nn.Module):
         self.law = torch.distributions.Normal(mean.detach(), sigma.detach())
         self.mean.mul_(0.9).add_(mean.detach().mean(0), alpha=0.1)
         self.scale.mul_(1.01)
+        self.total.add_(mean.detach().mean())
         self.seen.append(float(mean.detach().mean()))
         return z, 0.5 * (sigma**2 + mean**2 - 1) - torch.log(sigma)
 
@@ -50,5 +52,5 @@ class VAE(nn.Module):
         self.num_iter += 1
         z, kl = self.posterior(x)
         weight = self.annealer() + 0.01 * self.num_iter + sum(self.seen)
-        logits = self.decoder(z[:, self.order]) + self.mean.sum() * self.scale
+        logits = self.decoder(z[:, self.order]) + self.mean.sum() * self.scale + self.total
         return F.binary_cross_entropy_with_logits(logits, x), weight * kl.sum() / x.numel()

@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from runs import metrics, tiny
 
 from vdvae_patch.cli import replay, train
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.compare.gallery import _picture
+from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.train import checkpoint
+from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.resumable import Contents, SavedOutside, SavedPosition
 from vdvae_patch.train.run import Counters
 from vdvae_patch.train.saving import _restore_outside
@@ -84,10 +88,23 @@ def test_a_recorded_skip_is_done_again_with_the_counts_of_its_step(
     assert capsys.readouterr().out.count("are the same, bit for bit") == 2
 
 
+def test_the_pictures_of_a_comparison_are_of_the_model_as_it_has_counted(tmp_path: Path) -> None:
+    """What it decodes is moved by the number of its steps, which no `state_dict` has."""
+    run(tmp_path / "run", "--steps", "3")
+    config = parse_train(["--patches", HOST, "--variant", "vanilla", "--device", "cpu", "--out", str(tmp_path / "run")])
+    found = _picture(PlannedRun(config, ()))
+    work = prepare(config, torch.device("cpu"))
+    work.load(checkpoint.newest(tmp_path / "run" / "checkpoints").state)
+    for steps, same in ((3, True), (0, False)):
+        cast(Any, work.ema).num_iter = steps
+        seed_noise("samples", config.seed, step=1)
+        assert np.array_equal(found.samples, work.entry.sample(work.ema, len(found.samples), 1.0)) is same
+
+
 def test_a_count_that_rises_in_each_part_of_a_batch_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path / "run", "--steps", "1", "--accumulate", "2", "--watch-every", "0")
     said = " ".join(capsys.readouterr().err.split())
-    assert "note: --accumulate 2: the model moves annealer.calls, law, mean, num_iter, own and 2 more in each" in said
+    assert "note: --accumulate 2: the model moves annealer.calls, law, mean, num_iter, own and 3 more in each" in said
 
 
 def test_each_rank_goes_on_with_its_own_and_ranks_of_another_number_with_that_of_the_first(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_what_is_logged_and_what_stands_apart_in_the_checkpoint(tmp_path: Path) 
     assert (out / "trajectory.png").stat().st_size > 1000
     assert not (plain / "trajectory.png").exists()
     assert summary["variant"] == "explin/constant+optimal+geco(kappa=0.06)"
+    assert "after 4 updates" in summary["sigma_lags"]
     assert summary["test_mass_nelbo_nats_per_dim"] > summary["test_nelbo_nats_per_dim"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import math
 import pickle
 import sys
 import threading
@@ -674,3 +675,33 @@ def test_the_norm_is_infinite_where_the_loop_has_mended_what_the_scaler_skips_fo
         scaler.step(optimizer)
         (skip,) = guard.skips
     assert skip.norm == torch.inf
+
+
+def test_a_parameter_that_a_model_moves_by_itself_is_put_back_as_its_buffers_are() -> None:
+    """A codebook that follows its codes took in the batch that was skipped, and every later step was NaN for it."""
+
+    class Codes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+            self.code = nn.Parameter(torch.zeros(2), requires_grad=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.layer(x)
+            self.code.data.lerp_(out.detach().mean(0), 0.1)
+            return (out - self.code).square().mean()
+
+    torch.manual_seed(0)
+    model = Codes()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    codes = []
+    with vdvae_patch.guard(model) as guard:
+        for number in range(4):
+            optimizer.zero_grad()
+            model(torch.randn(5, 3) * (math.nan if number == 2 else 1)).backward()
+            optimizer.step()
+            codes.append(model.code.clone())
+        assert guard.report().startswith("4 steps, 1 of them skipped")
+    assert torch.equal(codes[2], codes[1])
+    assert not torch.equal(codes[1], codes[0])
+    assert bool(codes[3].isfinite().all())

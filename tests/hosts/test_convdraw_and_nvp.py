@@ -15,6 +15,7 @@ import vdvae_patch
 from vdvae_patch import load_host
 from vdvae_patch.errors import HostError, InvalidValueError
 from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.train.probe import probe_heads
 
 SMALL: dict[str, dict[str, Any]] = {
     "convdraw": {"channels": 2, "size": 8, "hidden": 5, "latents": 2, "steps": 3, "canvas": 3},
@@ -204,3 +205,25 @@ def test_an_entry_trains_on_sizes_that_fit_and_samples_images(name: str) -> None
 def test_a_size_that_is_no_multiple_of_four_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="multiple of 4"):
         build(name, size=10)
+
+
+def test_the_extremes_of_a_recurrent_heads_sigma_are_of_all_its_steps() -> None:
+    model, entry = build("convdraw"), trainable(load_host("convdraw").entry)
+    target = 2 * images().permute(0, 2, 3, 1) - 1
+    heads = [head for head in load_host("convdraw").heads(model) if head.role != "likelihood"]
+    seen: dict[str, list[Tensor]] = {head.path: [] for head in heads}
+    hooks = [
+        model.get_submodule(path).register_forward_hook(
+            lambda module, given, out, path=path: seen[path].append(out.detach().chunk(2, dim=1)[1])
+        )
+        for path in seen
+    ]
+    torch.manual_seed(3)
+    states = probe_heads(entry, model, heads, target)
+    for hook in hooks:
+        hook.remove()
+    for state in states:
+        steps = torch.stack(seen[state.path])
+        assert len(steps) == 3
+        assert (state.log_sigma_min, state.log_sigma_max) == (float(steps.min()), float(steps.max())), state.path
+    assert len({float(step.max()) for step in seen["posterior"]}) == 3

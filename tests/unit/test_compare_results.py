@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from compare_samples import FLAGS, make_plan, write_run
 
+from vdvae_patch import decoders
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.compare import tested
 from vdvae_patch.compare.curves import counted
@@ -262,6 +264,26 @@ def test_averaged_weights_that_skipped_updates_have_kept_back_are_said() -> None
     assert tested.remarks(runs[1:]) == []
     (said,) = tested.remarks(runs[:1])
     assert said.startswith("After 60 updates")
+
+
+def test_an_optimal_sigma_that_has_not_come_far_is_said() -> None:
+    """The running mean is 0.99^29 of the first error, here 1, and the others are 0; a test of it looks far too bad."""
+    decoder = decoders.get("optimal")
+    for error in [1.0] + [0.0] * 29:
+        decoder.nll(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), error))
+        decoder.step()
+    assert isinstance(decoder, decoders.Optimal)
+    assert float(decoder.mean_squared_error) == pytest.approx(0.99**29, rel=1e-5)
+    said = decoder.lag()
+    assert "after 30 updates" in said
+    assert "to 75%" in said
+    summary = {"steps": 30, "sigma_lags": said}
+    runs = [Evaluated.by("optimal seed 0", summary, {}, 0.0), Evaluated.by("vanilla seed 0", {"steps": 30}, {}, 0.0)]
+    assert tested.remarks(runs) == [f"optimal seed 0: {said}."]
+    decoder.updates.fill_(300)  # 0.99^299 = 0.0495
+    assert decoder.lag() == ""
+    decoder.updates.fill_(299)
+    assert "300 updates or more" in decoder.lag()
 
 
 def test_a_test_nelbo_of_a_few_of_the_test_images_is_said() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vdvae_patch.cli.train import _clipping
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.experiments.ensemble import Ensemble, Rule, Run
 from vdvae_patch.hosts.preset import Losses, Optimization
@@ -233,3 +234,11 @@ def test_a_step_that_a_run_of_an_ensemble_skips_does_not_move_its_limit() -> Non
     assert ensemble.usual_norm is not None
     kept = [size for step, size in enumerate(sizes) if step != 3]
     assert ensemble.usual_norm.limit.tolist() == [filled(sizes).limit.item(), filled(kept).limit.item()]
+
+
+def test_a_run_ends_by_saying_its_limit_and_that_it_is_twice_the_usual_norm() -> None:
+    summary = {"grad_clip": "auto", "clipped_count": 3, "last_clip": 2.458}
+    assert _clipping(summary) == "3 clipped, at a limit, twice the usual norm, that ended at 2.46; "
+    for unknown in (math.inf, "inf"):  # as it is, and as it is read again
+        assert _clipping({**summary, "last_clip": unknown}) == "3 clipped, and auto clips once it has seen 20 updates; "
+    assert _clipping({**summary, "grad_clip": 5.0}) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -74,17 +75,22 @@ def run(argv: list[str]) -> int:
     rate, share = config.optimization.ema_rate, summary.get("initial_share")
     if lag := averages_lag(rate, summary["steps"] - skipped, share if isinstance(share, float) else None):
         print(f"note: {lag}")
-    for line in filter(None, tested.of_host):
+    for line in filter(None, (tested.sigma, *tested.of_host)):
         print(visible(f"note: {line}"))
     print(visible(f"run folder: {config.folder}"))
     return 0
 
 
 def _clipping(summary: Mapping[str, Any]) -> str:
-    """What the usual norm came to, which the command line did not say."""
+    """What the limit came to, which the command line did not say."""
     if summary["grad_clip"] != "auto":
         return ""
-    return f"{summary['clipped_count']} clipped at the usual norm, which ended at {summary['last_clip']:.3g}; "
+    from vdvae_patch.skips.usual_norm import WARM_UP
+
+    limit = float(summary["last_clip"])
+    if not math.isfinite(limit):
+        return f"{summary['clipped_count']} clipped, and auto clips once it has seen {WARM_UP} updates; "
+    return f"{summary['clipped_count']} clipped, at a limit, twice the usual norm, that ended at {limit:.3g}; "
 
 
 def _dry_run(config: TrainConfig[Any]) -> int:

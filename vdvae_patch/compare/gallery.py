@@ -16,11 +16,14 @@ from vdvae_patch.compare.palette import looks
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.data.batches import DeviceImages
 from vdvae_patch.errors import CheckpointError
+from vdvae_patch.outside import put
+from vdvae_patch.reading.fields import record
 from vdvae_patch.skips.whole import replaced
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.contents import require_tensors, taking_up
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.numerics import before_cuda, numerics
+from vdvae_patch.train.resumable import SavedOutside
 from vdvae_patch.train.samples import tile
 from vdvae_patch.train.setup import Workload, prepare, require_variant
 from vdvae_patch.train.world import resolve_device
@@ -92,6 +95,9 @@ def _picture_on(device: torch.device, run: PlannedRun) -> Pictures:
     require_tensors(found.state, found.path, "model", "ema")
     with taking_up(f"checkpoint {found.path}"):
         work.load(found.state)
+    if (kept := found.state.get("outside")) is not None:  # what a host counts, or follows in a plain attribute
+        where = f"checkpoint {found.path}.outside"
+        put(work.ema, record(SavedOutside, kept, where, CheckpointError).ranks[0], where)
     return _look(work, config.variant, found.info.step, config.seed, device)
 
 

@@ -20,6 +20,7 @@ class Evaluated:
         initial: how much of them is what they began with; None where nobody counted it.
         images: of how many test images the NELBO is, the first ones; None where it is not known.
         of: how many there are.
+        sigma: that the σ of its decoder is a running mean that has not come far; else empty.
         of_host: where what its host says does not agree with itself: of the bound, and of the heads; else empty.
     """
 
@@ -30,6 +31,7 @@ class Evaluated:
     of: int | None
     initial: float | None = None
     of_host: tuple[str, str] = ("", "")
+    sigma: str = ""
 
     @classmethod
     def by(cls, name: str, summary: Mapping[str, Any], seen: Mapping[str, Any], ema_rate: Any) -> Evaluated:
@@ -47,6 +49,7 @@ class Evaluated:
             of if isinstance(of, int) else None,
             initial if isinstance(initial := summary.get("initial_share"), float) and 0 <= initial <= 1 else None,
             (_text(disagrees.get("bound")), _text(disagrees.get("heads"))),
+            _text(summary.get("sigma_lags")),
         )
 
     @property
@@ -66,7 +69,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def remarks(runs: Sequence[Evaluated]) -> list[str]:
-    """A sentence each on test images that were left out, and on averaged weights that have not come far."""
+    """A sentence each on test images that were left out, and on averages, of weights or σ, that have not come far."""
     lines = []
     by_share: dict[str, list[str]] = {}
     for run in runs:
@@ -79,6 +82,10 @@ def remarks(runs: Sequence[Evaluated]) -> list[str]:
         if told := [(run.name, run.of_host[kind]) for run in runs if run.of_host[kind]]:
             others = "" if len(told) == 1 else f"; and the like of {len(told) - 1} more runs"
             lines.append(f"{told[0][0]}: {told[0][1]}{others}.")
+    if told := [(run.name, run.sigma) for run in runs if run.sigma]:
+        name, lag = told[0]
+        others = "" if len(told) == 1 else f"; of {len(told) - 1} more runs it lags, too"
+        lines.append(f"{name}: {lag}{others}.")
     late = [
         (-(initial_share(run.ema_rate, run.updates) if run.initial is None else run.initial), run.name, lag)
         for run in runs

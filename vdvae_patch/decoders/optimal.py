@@ -20,6 +20,8 @@ from vdvae_patch.scales.arithmetic import wide
 
 MOMENTUM = 0.99
 """How much of the running mean squared error stays at each step."""
+_FEW = 0.05
+"""Share of the first batch's error in the running mean from which it is said: it may be ten times the last one's."""
 
 
 @DECODERS.register("optimal")
@@ -80,6 +82,19 @@ class Optimal(Gaussian):
             for buffer, before in zip((self.mean_squared_error, self.updates), self._before, strict=True):
                 buffer.copy_(torch.where(taken_back, before, buffer))
         self._before = None
+
+    def lag(self) -> str:
+        """That the running σ is still the first batch's to more than 5%; empty if not."""
+        count = int(self.updates)
+        share = MOMENTUM ** (count - 1)
+        if not count or share <= _FEW:
+            return ""
+        enough = math.ceil(math.log(_FEW) / math.log(MOMENTUM)) + 1
+        return (
+            f"after {count:,} update{'s' if count > 1 else ''} the σ of decoder {self.name} that a test takes, a "
+            f"running mean of the training error, is still the first batch's to {share:.0%}: a test NELBO, also by "
+            f"mass, may be far above these weights' own. Train for {enough} updates or more before it is compared"
+        )
 
     @torch.no_grad()
     def calibrate(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,8 @@ class Buffers:
     write through `.data`: no counter says whether a buffer changed. A large one on a CPU is therefore copied when it is
     written to, by PyTorch's copy-on-write storage, which sees every write of an operation. What others may write to
     behind PyTorch's back (a NumPy array of it, a view that somebody holds) is copied in every step, as small buffers
-    are, and so is for a while what was written to since the step before.
+    are, and so is for a while what was written to since the step before. Small parameters that are not trained, beside
+    others that are, are buffers here: a model may move them by itself, as a codebook that follows its codes.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -32,6 +35,7 @@ class Buffers:
         self._own: list[Tensor] = []
         self._seen: list[int] = []
         self._dicts: list[dict[str, Tensor | None]] = []
+        self._untrained: list[tuple[dict[str, Any], str]] = []
         self._large: list[int] = []
         self._small: tuple[list[Tensor], list[Tensor]] = [], []
         self._copied: dict[int, int] = {}  # of large ones: in how many more steps they are copied at once
@@ -43,7 +47,7 @@ class Buffers:
     def take(self) -> None:
         """Copy them as they are; but for those that cannot be, such as a view that repeats one number."""
         # what a loop does in every step must cost little: nothing is looked at twice that is the same tensor
-        seen = [id(b) for owner in self._holders() for b in owner.values() if b is not None]
+        seen = [id(b) for _, _, b in self._slots()]
         if seen != self._seen:
             self._seen = seen
             self._choose()
@@ -53,8 +57,7 @@ class Buffers:
             self._take_large(n)
 
     def _choose(self) -> None:
-        slots = [(owner, name, b) for owner in self._holders() for name, b in owner.items() if b is not None]
-        chosen = [(owner, name, b) for owner, name, b in slots if _can_be_copied(b)]
+        chosen = [(owner, name, b) for owner, name, b in self._slots(again=True) if _can_be_copied(b)]
         self._owners, self._own = [(owner, name) for owner, name, _ in chosen], [b for _, _, b in chosen]
         self._large = [n for n, b in enumerate(self._own) if _is_large(b)]
         self._kept = [b.detach() if n in self._large else b.detach().clone() for n, b in enumerate(self._own)]
@@ -90,13 +93,16 @@ class Buffers:
         owner, name = self._owners[n]
         return sys.getrefcount(self._own[n]) <= _alone() and _uses(owner[name]) <= 1
 
-    def _holders(self) -> list[dict[str, Tensor | None]]:
-        """The dictionaries of buffers of the modules, which are looked for anew now and then: modules may be added."""
-        if self._takes % _AGAIN == 0:
+    def _slots(self, again: bool = False) -> list[tuple[dict[str, Any], str, Tensor]]:
+        """Where what is copied lies, and what it is. Modules are looked for anew now and then: they may be added."""
+        if not again and self._takes % _AGAIN == 0:
             self.modules = list(self._model.modules())
             self._dicts = [m._buffers for m in self.modules]
-        self._takes += 1
-        return self._dicts
+            self._untrained = _untrained(self.modules)
+        self._takes += not again
+        slots = [(owner, name, b) for owner in self._dicts for name, b in owner.items() if b is not None]
+        moved = ((owner, name, owner.get(name)) for owner, name in self._untrained)
+        return slots + [(owner, name, p) for owner, name, p in moved if p is not None and not p.requires_grad]
 
     @torch.no_grad()
     def put_back(self) -> None:
@@ -121,8 +127,23 @@ class Buffers:
 
     def state(self) -> dict[str, Tensor]:
         """The copies, by the names that a `state_dict` has."""
-        names = {id(b): name for name, b in self._model.named_buffers(remove_duplicate=False)}
+        named = [
+            *self._model.named_buffers(remove_duplicate=False), *self._model.named_parameters(remove_duplicate=False)
+        ]  # fmt: skip
+        names = {id(b): name for name, b in named}
         return {names[id(v)]: kept for v, kept in zip(self._own, self._kept, strict=True) if id(v) in names}
+
+
+def _untrained(modules: Sequence[nn.Module]) -> list[tuple[dict[str, Any], str]]:
+    """Where the small parameters without a gradient are, of modules of which others have one."""
+    held = [(m._parameters, name, p) for m in modules for name, p in m._parameters.items() if p is not None]
+    if not any(p.requires_grad for _, _, p in held):
+        return []
+    return [
+        (owner, name)
+        for owner, name, p in held
+        if not p.requires_grad and not is_lazy(p) and p.numel() * p.element_size() < _LARGE
+    ]
 
 
 # Private, and so looked up: where a torch lacks one of them, large buffers are copied in every step as small ones are.

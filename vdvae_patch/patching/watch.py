@@ -18,7 +18,8 @@ from vdvae_patch.torch_versions import takes_hooks
 
 @contextmanager
 def each_log_sigma(model: nn.Module, heads: Sequence[Head], see: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Forward hooks that call `see` with a head's index and its log σ, at each call of the head's module."""
+    """Forward hooks that call `see` with a head's index and its log σ, at each call of the head's module that gives one
+    tensor."""
     modules = dict(model.named_modules())
     scales = {(p.head.path, p.head.role): p for p in patched_heads(model)} if is_patched(model) else {}
     handles = [

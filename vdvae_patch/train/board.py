@@ -45,10 +45,13 @@ class Board:
             self._scalar(f"skipped/{record.cause}", self._skips[record.cause], record.step)
 
     def heads(self, look: dict[str, Any]) -> None:
-        """A record of `heads.jsonl`."""
+        """A record of `heads.jsonl`; where several heads are of one module, their names say which."""
+        paths = Counter(head["path"] for head in look["heads"])
         for head in look["heads"]:
+            channels = f"[{head['channels']}]" if head.get("channels") else ""
+            named = f"{head['path']}{channels}" + (f" ({head['role']})" if paths[head["path"]] > 1 else "")
             for name in ("log_sigma_min", "log_sigma_max", "kl", "grad_norm"):
-                self._scalar(f"heads_{name}/{head['path']}", head[name], look["step"])
+                self._scalar(f"heads_{name}/{named}", head[name], look["step"])
 
     def evaluation(self, step: int, elbo: float, elbo_bits: float) -> None:
         """An evaluation on the validation images."""

@@ -2,10 +2,13 @@
 
 A batch norm's running statistics take in every batch that comes by. One that was not finite stays in them for ever: the
 weights are spared by the skipped update, training goes on with the statistics of its own batches, and every evaluation
-from then on is NaN.
+from then on is NaN. Parameters without a gradient are buffers here: what no optimizer moves, such as a codebook that
+follows its codes, or running means, a model may move by itself.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +21,13 @@ class BuffersBefore:
     counter is asked which of them has changed, since kernels write running statistics without raising any.
 
     Args:
-        model: the buffers of all its modules, such as they are when a step begins.
+        model: the buffers of all its modules, such as they are when a step begins; and the parameters that are without
+            a gradient now, if others have one.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        self._untrained = untrained(model)
         self._own: list[Tensor] = []
         self._places: list[tuple[dict[str, Tensor | None], str]] = []
         self._copies: list[Tensor] = []
@@ -36,6 +41,11 @@ class BuffersBefore:
             for module in self._model.modules()
             for name, buffer in module._buffers.items()
             if buffer is not None and can_be_copied(buffer)
+        ]
+        slots += [
+            (owner, name, parameter)
+            for owner, name in self._untrained
+            if (parameter := owner.get(name)) is not None and can_be_copied(parameter)
         ]
         own = [buffer for _, _, buffer in slots]
         if len(own) != len(self._own) or any(new is not old for new, old in zip(own, self._own, strict=True)):
@@ -58,6 +68,18 @@ class BuffersBefore:
             now = owner.get(name)
             if now is not None and now.shape == copy.shape and now.dtype == copy.dtype and now.device == copy.device:
                 now.copy_(torch.where(skip.to(now.device) != 0, copy, now))
+
+
+def untrained(model: nn.Module) -> list[tuple[dict[str, Any], str]]:
+    """Where the parameters without a gradient are, of a model of which others have one: an average has none of them."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return []
+    return [
+        (module._parameters, name)
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None and not parameter.requires_grad
+    ]
 
 
 def can_be_copied(buffer: Tensor) -> bool:

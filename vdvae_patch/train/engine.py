@@ -11,6 +11,7 @@ from typing import Any
 
 from vdvae_patch.data.batches import steps_per_epoch
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.train.buffers import untrained
 from vdvae_patch.train.compiled import compile_model
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import WeightsBefore
@@ -58,7 +59,11 @@ def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engin
         step.after_update = partial(work.weighing.settle, work.model)
     if whole:
         step.as_graph(
-            lambda: [*work.model.buffers(), *(() if work.weighing is None else work.weighing.buffers())],
+            lambda: [
+                *work.model.buffers(),
+                *(owner[name] for owner, name in untrained(work.model)),
+                *(() if work.weighing is None else work.weighing.buffers()),
+            ],
             moves=work.moved_in_python,
         )
     return Engine(step, before)

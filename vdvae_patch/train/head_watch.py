@@ -67,4 +67,4 @@ def norm_of(parameters: list[nn.Parameter], device: torch.device) -> Tensor:
 
 
 def _record(state: HeadState, grad_norm: float) -> dict[str, Any]:
-    return {**vars(state), "grad_norm": grad_norm}
+    return {**state.record(), "grad_norm": grad_norm}

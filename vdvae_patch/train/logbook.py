@@ -139,7 +139,7 @@ def _explained(run: Run, record: StepRecord, states: list[HeadState], *, exact: 
         "grad_norm": record.grad_norm,
         "indices": run.global_indices(record.step).tolist(),
         "heads_exact": exact,
-        "heads": [asdict(state) for state in states],
+        "heads": [state.record() for state in states],
     }
 
 

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
 from vdvae_patch.data.normalization import ModelBatch
+from vdvae_patch.decoders import Optimal
 from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
+from vdvae_patch.patching.decoder import likelihood_in
 from vdvae_patch.train.accumulate import buffers_but_means, moved_in_each_part, shares_of_batch_norms
 from vdvae_patch.train.agreement import require_same, share_constants
 from vdvae_patch.train.aside import aside
@@ -392,6 +394,7 @@ def _measured(run: Run) -> Outcome:
         "test": test.record(),
         **_likelihood(run.work),
         **_by_mass(test),
+        **_sigma_lags(run.work),
         **of_latents(run.work, run.config, run.world, test.elbo),
         "images_per_second": counters.images_per_second,
         **_disagreements(run, test),
@@ -437,6 +440,13 @@ def _likelihood(work: Workload) -> dict[str, str]:
     """Whether the NELBO is of a density or of discrete values; nothing where a host does not say so."""
     density = is_density(work.host, work.ema)
     return {} if density is None else {"likelihood": "density" if density else "discrete"}
+
+
+def _sigma_lags(work: Workload) -> dict[str, str]:
+    """That the σ of the test is a running mean that has not come far; nothing where it is none, or has."""
+    likelihood = likelihood_in(work.ema)
+    said = likelihood.decoder.lag() if likelihood is not None and isinstance(likelihood.decoder, Optimal) else ""
+    return {"sigma_lags": said} if said else {}
 
 
 def _by_mass(test: Evaluation) -> dict[str, float]:

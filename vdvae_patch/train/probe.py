@@ -6,7 +6,9 @@ skipped can be looked at again, after the fact, at no cost to the steps that wer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ class HeadState:
     The extremes of log σ are those of every call of the head's module: a host may draw step by step, and pseudo-inputs
     of a VampPrior pass through the encoder, too. `kl` is of the latent whose posterior or prior the head is, in nats,
     averaged over the batch; NaN where there is none, or where its host does not say which
-    (`TrainableEntry.latent_of`).
+    (`TrainableEntry.latent_of`). `channels` are said where several heads of a role are of one module; else it is empty.
     """
 
     path: str
@@ -32,6 +34,16 @@ class HeadState:
     log_sigma_min: float
     log_sigma_max: float
     kl: float
+    channels: str = ""
+
+    @property
+    def named(self) -> str:
+        """`encoder`, or `encoder[4:8]`."""
+        return f"{self.path}[{self.channels}]" if self.channels else self.path
+
+    def record(self) -> dict[str, Any]:
+        """For JSON, without channels that nobody needs to know."""
+        return {key: value for key, value in asdict(self).items() if key != "channels" or value}
 
 
 def probe_heads(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor) -> list[HeadState]:
@@ -74,7 +86,11 @@ def _rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor)
 def head_states(heads: list[Head], rows: Tensor) -> list[HeadState]:
     """What `probe_rows` measured, on the host."""
     values = rows[:-1].tolist()
-    return [HeadState(head.path, head.role, *row) for head, row in zip(heads, values, strict=True)]
+    count = Counter((head.path, head.role) for head in heads)
+    return [
+        HeadState(head.path, head.role, low, high, kl, head.channels if count[head.path, head.role] > 1 else "")
+        for head, (low, high, kl) in zip(heads, values, strict=True)
+    ]
 
 
 def whole_kl(rows: Tensor) -> Tensor:

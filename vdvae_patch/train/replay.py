@@ -29,6 +29,7 @@ from vdvae_patch.skips.compared import Compared
 from vdvae_patch.skips.generators import restore_generators, threads
 from vdvae_patch.trace import Event, Tracer
 from vdvae_patch.train.accumulate import backward, in_parts
+from vdvae_patch.train.aside import Aside, aside
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.contents import taking_up
 from vdvae_patch.train.flight import Recording
@@ -125,7 +126,8 @@ def _replay(
         work.model.load_state_dict(recording.weights)
         work.load_seams(recording.seams)
     with threads(recording.threads):
-        culprits, rank = _culprits(config, recording, work, device, limit)
+        with aside(work.model):  # a step may read the buffer that it moves
+            culprits, rank = _culprits(config, recording, work, device, limit)
         heads_rows = _heads(config, recording, work, device)
         record, norms = _step(config, recording, work, device)
     states = head_states(work.heads, heads_rows)
@@ -176,9 +178,11 @@ def other_device(recording: Recording, device: torch.device) -> str:
 
 
 def shares(recording: Recording, work: Workload, seed: int, device: torch.device) -> Iterator[ModelBatch]:
-    """Each rank's batch, with the generators as that rank had them, and what the model keeps outside of its
-    `state_dict` as the first rank had it."""
+    """Each rank's batch, with the generators as that rank had them, and what the model keeps, in buffers and outside of
+    its `state_dict`, as the first rank had it."""
+    kept = Aside(work.model)
     for rank in range(recording.ranks):
+        kept.put_back()
         indices = rank_slice(recording.indices.numpy(), rank, recording.ranks)
         pixels = torch.from_numpy(work.data.train[indices])
         put(work.model, recording.outside, f"recording {recording.path}.outside")

@@ -33,7 +33,7 @@ from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train import classifier as classifiers
 from vdvae_patch.train.aside import aside
-from vdvae_patch.train.buffers import can_be_copied
+from vdvae_patch.train.buffers import can_be_copied, untrained
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.contents import require_tensors, taking_up
@@ -411,7 +411,7 @@ def require_host(info: CheckpointInfo, host: str, path: Path) -> None:
 
 
 class BuffersFollow:
-    """Buffers of a model that its moving average takes over as they are, in one operation.
+    """Buffers of a model that its moving average takes over as they are, in one operation, and untrained parameters.
 
     What is kept is where they are and not the tensors: a module may put another tensor in place of its buffer.
 
@@ -420,15 +420,23 @@ class BuffersFollow:
     """
 
     def __init__(self, source: nn.Module, target: nn.Module) -> None:
-        pairs = zip(source.modules(), target.modules(), strict=True)
+        pairs = list(zip(source.modules(), target.modules(), strict=True))
         self._owners = [(one._buffers, other._buffers) for one, other in pairs if one._buffers]
+        others = {id(one._parameters): other._parameters for one, other in pairs}
+        self._untrained = [(own, others[id(own)], name) for own, name in untrained(source)]
 
     @torch.no_grad()
     def __call__(self) -> None:
         """Copy them."""
-        if not self._owners:
+        if not self._owners and not self._untrained:
             return
-        sources, targets = [], []
+        sources: list[Tensor] = []
+        targets: list[Tensor] = []
+        for one, average, name in self._untrained:
+            moved, kept = one.get(name), average.get(name)
+            if moved is not None and kept is not None and kept.shape == moved.shape and can_be_copied(kept):
+                sources.append(moved)
+                targets.append(kept)
         for own, other in self._owners:
             for name, source in own.items():
                 target = other[name]

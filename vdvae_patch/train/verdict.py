@@ -105,7 +105,7 @@ def _heads(replay: Replay) -> str:
     header = ("head", "role", "min log σ", "max log σ", "KL (nats)", "gradient of its last layer")
     rows = [
         (
-            h.state.path, h.state.role,
+            h.state.named, h.state.role,
             *(_seen(value, replay) for value in (h.state.log_sigma_min, h.state.log_sigma_max, h.state.kl)),
             f"{h.grad_norm:.4g}",
         )
@@ -125,7 +125,7 @@ def _blame(replay: Replay) -> str:
         steepest = max(replay.heads, key=lambda h: h.grad_norm if math.isfinite(h.grad_norm) else -1.0)
         return (
             f"{replay.variant}: every value is finite and none explodes; "
-            f"the largest gradient of a head is {steepest.grad_norm:.4g} at {steepest.state.path}"
+            f"the largest gradient of a head is {steepest.grad_norm:.4g} at {steepest.state.named}"
         )
     near = suspects(event, replay.heads)
     explodes, later = (event, replay.first_not_finite) if event.finite else (None, event)
@@ -133,7 +133,7 @@ def _blame(replay: Replay) -> str:
     if near:
         state = near[0].state
         extremes = telling.log_sigma(state.log_sigma_min, state.log_sigma_max)
-        text.append(telling.head(state.path, "", state.role, extremes))
+        text.append(telling.head(state.path, state.channels, state.role, extremes))
     return "\n  ".join([f"{replay.variant}:", *text])
 
 

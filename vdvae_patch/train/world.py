@@ -77,14 +77,16 @@ class World:
 
     @torch.no_grad()
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every rank the buffers that a model has on rank 0, which are those that a checkpoint keeps.
+        """Give every rank the buffers that a model has on rank 0, and the parameters without a gradient: those that a
+        checkpoint keeps.
 
         Each rank moves the running statistics of a batch norm by its own images, and DDP makes them alike before the
-        next step of a training alone: until then they are those of as many models as there are ranks.
+        next step of a training alone: until then they are those of as many models as there are ranks. A parameter that
+        a model moves by itself DDP never makes alike.
         """
         if self.size == 1:
             return
-        for buffer in model.buffers():
+        for buffer in (*model.buffers(), *(p for p in model.parameters() if not p.requires_grad)):
             if can_be_copied(buffer):
                 of_main = buffer.detach().clone(memory_format=torch.contiguous_format)
                 dist.broadcast(of_main, 0)
