@@ -15,6 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from vdvae_patch.attach.attachment import Attachment, ReboundAttachment
@@ -96,8 +97,11 @@ class Scan(Protocol):
     def run_again(self, model: nn.Module, tracer: None = None, call: Callable[..., Any] | None = None) -> Outcome:
         """Run it, or another call on the same batch, and leave the model and the random numbers as they were."""
 
-    def rerun(self, model: nn.Module, call: Callable[..., Any] | None = None) -> None:
-        """Run it in the same way, and look at nothing of it."""
+    def loss(self, model: nn.Module, call: Callable[..., Any] | None = None) -> float | None:
+        """The loss that it, or another call, gives on the same batch, with the same noise."""
+
+    def has_other_loss(self, model: nn.Module, loss: float | None) -> bool:
+        """Whether that is another one than it gave when it was scanned, which this model gives again."""
 
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         """An outcome that is not finite, with its causes."""
@@ -119,6 +123,7 @@ class PatchHandle:
             or makes a `torch.distributions.Normal` there, as a loss beside the model does, that call with these
             exchanged: to be called in its place. None without one.
         after_own: loss and gradients with the patch by the call as it is, where there is such a loss.
+        misplaced: lines about heads in whose place the host's own σ gives another loss than the host.
     """
 
     def __init__(
@@ -130,6 +135,7 @@ class PatchHandle:
         after: Outcome | None = None,
         loss: Callable[..., Any] | None = None,
         after_own: Outcome | None = None,
+        misplaced: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.record = record
@@ -140,6 +146,7 @@ class PatchHandle:
         self.after = after
         self.loss = loss
         self.after_own = after_own
+        self.misplaced = tuple(misplaced)
         self._given = loss.call if isinstance(loss, ExchangedCall) else loss
 
     @classmethod
@@ -285,7 +292,8 @@ def patch(
 
     Warns:
         UserWarning: the patch changes nothing; or takes away a lower bound of σ that the host's arithmetic may need; or
-            loss or gradients of the scanned batch are not finite with it, and why.
+            loss or gradients of the scanned batch are not finite with it, and why; or the host's own σ in the place of
+            the scale gives another loss than the host.
 
     The handle's table, and `patched_heads`, show σ on the scanned batch before and after; the handle, its
     loss and gradients.
@@ -313,7 +321,8 @@ def patch(
     scans = _scans(found)
     verifying = [scan for scan in scans if verify and scan.can_verify]
     asked = [(head, chosen.for_role(head.role)) for head in found]
-    raw = _raw_values(model, asked, verifying)
+    raw, losses = _raw_values(model, asked, verifying)
+    misplaced = _other_losses(model, asked, verifying, losses)
     following = _following(chosen)
     if verifying and following != chosen:
         with warnings.catch_warnings():
@@ -335,7 +344,7 @@ def patch(
             warnings.warn(f"with the patch this batch is not finite: {last}", stacklevel=2)
         for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
             warnings.warn(line, stacklevel=2)
-        for line in beside_the_scale(record.heads):
+        for line in (*beside_the_scale(record.heads), *misplaced):
             warnings.warn(line, stacklevel=2)
     except BaseException:  # a call that raises, or a warning that is made an error
         _remove(model, record.number)
@@ -345,8 +354,8 @@ def patch(
     unverified = [head for head in found if id(head.scan) not in seen]
     if loss is None or not verifying:
         given = loss or next((scan.call for scan in scans if scan.call is not None), None)
-        return PatchHandle(model, record, unverified, before, after, given)
-    return PatchHandle(model, record, unverified, before, by_loss, loss, after)
+        return PatchHandle(model, record, unverified, before, after, given, misplaced=misplaced)
+    return PatchHandle(model, record, unverified, before, by_loss, loss, after, misplaced)
 
 
 def _placement(
@@ -516,10 +525,12 @@ def _following(chosen: Variant) -> Variant:
     return replace(chosen, posterior=posterior, prior=prior, likelihood=likelihood)
 
 
-def _raw_values(model: nn.Module, asked: Sequence[tuple[Head, Scale | None]], scans: Sequence[Scan]) -> dict[int, Raw]:
-    """The heads' raw values on the scanned batches."""
-
+def _raw_values(
+    model: nn.Module, asked: Sequence[tuple[Head, Scale | None]], scans: Sequence[Scan]
+) -> tuple[dict[int, Raw], list[float | None]]:
+    """The heads' raw values on the scanned batches, and the losses with the host's own σ where the scales will be."""
     calls: list[Callable[..., Any] | None] = []
+    losses: list[float | None] = []
 
     def install(given: Sequence[tuple[Head, Scale | None]]) -> Callable[[], None]:
         heads = [plan.settled(PatchedHead(*pair)) for pair in given]
@@ -527,9 +538,54 @@ def _raw_values(model: nn.Module, asked: Sequence[tuple[Head, Scale | None]], sc
         return put_in(model, plan.attachments(model, heads, False, []))
 
     def run(number: int, scan: Scan) -> None:
-        scan.rerun(model, calls[number])
+        losses.append(scan.loss(model, calls[number]))
 
-    return raw_values(model, asked, install, [partial(run, *pair) for pair in enumerate(scans)]) if scans else {}
+    found = raw_values(model, asked, install, [partial(run, *pair) for pair in enumerate(scans)]) if scans else {}
+    return found, losses
+
+
+def _other_losses(
+    model: nn.Module,
+    asked: Sequence[tuple[Head, Scale | None]],
+    scans: Sequence[Scan],
+    losses: Sequence[float | None],
+) -> list[str]:
+    """Lines about heads in whose place the host's own σ gives another loss than the host.
+
+    What stands there is then computed of other values than the head's, as where one line makes σ of q at one level and
+    of q + p at the next; or the host has two σ, one that it draws with and another in its KL. Of a σ that is the same
+    for −v and v it tells nothing: a host that draws v · ε has other draws with |v|.
+
+    Args:
+        losses: of the scans, with the host's own σ in the place of every head.
+    """
+    wanted = [(head, scale) for head, scale in asked if scale is not None]
+    found = []
+    for scan, loss in zip(scans, losses, strict=False):
+        if any(_tells_nothing(head) for head, _ in wanted) or not scan.has_other_loss(model, loss):
+            continue
+        groups = [[pair] for pair in wanted] + ([wanted] if len(wanted) > 1 else [])
+        for group in groups:  # each alone, so that the one is named that is misplaced
+            _, by_group = _raw_values(model, group, [scan])
+            if by_group and scan.has_other_loss(model, by_group[0]):
+                named = ", ".join(str(head) for head, _ in group[:_SHOWN])
+                found.append(
+                    f"{named}: with the host's own σ in the place of the scale, the loss of the scanned batch is "
+                    f"{by_group[0]:.6g}, and by the host as it is {scan.outcome.loss:.6g}: either its lines compute "
+                    "more than one σ of the same values, as one that it draws with and another in the KL, or the scale "
+                    "gets other values than σ was of. Let one line, or one method, compute σ of this head alone"
+                )
+                break
+    return found
+
+
+def _tells_nothing(head: Head) -> bool:
+    """Whether a host's own loss may be another one with its σ: it has two, which is told by itself, or an even one."""
+    two = head.found is not None and head.found.two_laws
+    if two or any(isinstance(site, Site) and site.reads is not None for site in head.sites):
+        return True
+    v = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    return torch.allclose(head.convention.sigma(v), head.convention.sigma(-v))
 
 
 def put_in(model: nn.Module, planned: Sequence[Attachment]) -> Callable[[], None]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vdvae_patch.attach.sites import place_of
 from vdvae_patch.conventions import Convention
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
@@ -87,7 +88,7 @@ def together(heads: Sequence[tuple[Head, Scale | None]]) -> list[int]:
     first: dict[object, int] = {}
     found: list[int] = []
     for index, (head, scale) in enumerate(heads):
-        places = [(head.path, head.channel_range, str(scale)), *((site, str(scale)) for site in head.sites)]
+        places = [(head.path, head.channel_range, str(scale)), *((place_of(site), str(scale)) for site in head.sites)]
         known = [first[place] for place in places if place in first]
         mine = min(known, default=index)
         found.append(mine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import re
 import warnings
 from collections import Counter
@@ -293,12 +294,6 @@ class ScanRun:
         return recorded(model, inputs, call, tracer, to_the_error=to_the_error).outcome
 
     @without_collection()
-    def rerun(self, model: nn.Module, call: Callable[..., Any] | None = None) -> None:
-        """The scanned call, or another one, on this model, for what it does on the way alone: neither its gradients
-        nor its operations are looked at. Raises whatever it raises."""
-        rerun(model, moved(self.inputs, self._place, _place(model)), self.call if call is None else call)
-
-    @without_collection()
     def loss(self, model: nn.Module, call: Callable[..., Any] | None = None) -> float | None:
         """The loss that the scanned call, or another one, gives on this model; None where that gives none, or raises.
         No gradients are computed."""
@@ -308,6 +303,20 @@ class ScanRun:
         except Exception:  # whatever the host's code raises at another draw: it has no loss there, and None says so
             return None
         return float(found.detach().double()) if is_loss and found is not None else None
+
+    def has_other_loss(self, model: nn.Module, loss: float | None) -> bool:
+        """Whether a loss, computed with the host's own σ at another place, is another one than the scanned call's.
+
+        Not where that cannot be told: the scan had no finite loss, the model is elsewhere or of another type now, a
+        decoder stands in the place of a term, or the host draws noise that nobody can repeat.
+        """
+        own = self.outcome.loss
+        if own is None or loss is None or not math.isfinite(own) or self.has_term_outside:
+            return False
+        if _place(model) != self._place or _is_same(own, loss):
+            return False
+        again = self.loss(model)
+        return again is not None and _is_same(own, again)
 
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         """An outcome that is not finite, with where the first such value was made and what came in from outside."""
@@ -346,6 +355,14 @@ class ScanRun:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "inputs": (), "call": None, "places": {}, "outside": (), "can_verify": False}
+
+
+_ROUNDING = 1e-3
+"""Relative, of a loss whose σ are computed in another way: exponentials of half types, a σ that is known by points."""
+
+
+def _is_same(one: float, other: float) -> bool:
+    return abs(one - other) <= _ROUNDING * max(abs(one), abs(other))
 
 
 # --- a batch follows its model ----------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def told(treated: Treated) -> str:
     if heads.only_sampled:
         lines.append(f"note: {heads.unmeasured}")
     lines += (f"note: {line}" for line in (*heads.stays, *_moved(treated), *_bounds(handle)))
-    lines += (f"note: {line}" for line in beside_the_scale(handle.heads))
+    lines += (f"note: {line}" for line in (*beside_the_scale(handle.heads), *handle.misplaced))
     bounded = {(h.head.path, h.head.channels) for h in handle.heads if h.scale is not None}
     for head in heads:
         for warning in head.found.warnings if head.found else ():

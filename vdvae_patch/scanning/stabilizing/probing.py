@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vdvae_patch.attach.sites import Site
+from vdvae_patch.attach.sites import place_of
 from vdvae_patch.heads import Head, Outlet
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
@@ -112,18 +112,11 @@ def units(heads: Sequence[PatchedHead]) -> list[Unit]:
     found: dict[int, list[PatchedHead]] = {}
     for index, patched in enumerate(heads):
         head = patched.head
-        places: list[object] = [_place(site) for site in head.sites] or [(head.path, head.channel_range)]
+        places: list[object] = [place_of(site) for site in head.sites] or [(head.path, head.channel_range)]
         mine = min((first[place] for place in places if place in first), default=index)
         first |= dict.fromkeys(places, mine)
         found.setdefault(mine, []).append(patched)
     return [tuple(unit) for unit in found.values()]
-
-
-def _place(site: object) -> object:
-    """Equal for sites of one expression, wherever their raw values are read: what stands in its place is one."""
-    if isinstance(site, Site) and site.operand > -3 and site.channels is None and site.beside is None:
-        return site.owner, site.method, site.calls, site.last
-    return site
 
 
 def levels(dtype: torch.dtype) -> tuple[float, ...]:
