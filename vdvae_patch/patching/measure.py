@@ -20,6 +20,8 @@ from vdvae_patch.scales import Scale
 from vdvae_patch.scales.arithmetic import wide
 from vdvae_patch.torch_versions import takes_hooks
 
+HALF = (torch.bfloat16, torch.float16)
+
 _SAMPLE = 65_536  # raw values to which a scale is fitted: enough for a median, little beside a batch
 
 
