@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.hosts.preset import Losses, Optimization
 from vdvae_patch.train.aside import aside
-from vdvae_patch.train.buffers import BuffersBefore
+from vdvae_patch.train.buffers import BuffersBefore, averaged_by
 from vdvae_patch.train.setup import BuffersFollow
 from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.world import World
@@ -158,3 +158,15 @@ def test_a_parameter_that_a_model_moves_by_itself_is_treated_as_its_buffers_are(
     with aside(model):
         model(batches(1, ())[0])
     assert torch.equal(model.code, seen[3])
+
+
+def test_a_pass_of_the_average_moves_no_parameter_that_its_model_moves_by_itself() -> None:
+    """It went on from batch to batch of an evaluation, whose bound was then of as many models as there are batches."""
+    torch.manual_seed(0)
+    model = Codebook()
+    average = copy.deepcopy(model).requires_grad_(False)
+    averaged_by(model, average)
+    with aside(average):
+        average(batches(1, ())[0])
+        assert bool(average.code.any())
+    assert not bool(average.code.any())
