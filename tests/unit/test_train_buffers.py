@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ranks_of_seams import on_two_ranks
 from torch import Tensor, nn
 
 from vdvae_patch.hosts.preset import Losses, Optimization
@@ -170,3 +172,22 @@ def test_a_pass_of_the_average_moves_no_parameter_that_its_model_moves_by_itself
         average(batches(1, ())[0])
         assert bool(average.code.any())
     assert not bool(average.code.any())
+
+
+def an_average_on(rank: int) -> dict[str, Tensor]:
+    """Codes, and weights that are averages, which are another one's on each of two ranks."""
+    torch.manual_seed(0)
+    model = Codebook()
+    average = copy.deepcopy(model).requires_grad_(False)
+    averaged_by(model, average)
+    average.code.fill_(rank + 1.0)
+    average.layer.bias.fill_(rank + 1.0)
+    World(CPU, rank, 2).share_buffers(average)
+    return {"code": average.code.detach(), "bias": average.layer.bias.detach()}
+
+
+@pytest.mark.medium
+def test_ranks_evaluate_with_the_untrained_parameters_of_the_first_and_send_no_averages(tmp_path: Path) -> None:
+    found = on_two_ranks(an_average_on, tmp_path)
+    assert [float(one["code"][0]) for one in found] == [1.0, 1.0]
+    assert [float(one["bias"][0]) for one in found] == [1.0, 2.0]
