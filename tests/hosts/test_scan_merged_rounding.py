@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vdvae_patch
+from vdvae_patch.errors import PatchError
+from vdvae_patch.patching import PatchHandle
+from vdvae_patch.scanning.result import ScanResult
+from vdvae_patch.scanning.stabilizing import choosing
+from vdvae_patch.scanning.stabilizing.treatment import Scales
 
 
 class Ladder(nn.Module):
@@ -38,3 +45,19 @@ class Ladder(nn.Module):
 def test_a_merged_posterior_is_verified_down_to_small_sigma(top: int) -> None:
     heads = vdvae_patch.scan(model := Ladder(), torch.randn(16, 8))
     vdvae_patch.patch(model, f"bounded(0.001, {top})/constant", heads=heads, paper=False)
+
+
+def test_a_scale_that_holds_and_cannot_be_put_in_place_is_said_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cause that is known is mended, so the refusal is put in here."""
+    own = choosing.patch_heads
+
+    def refusing(model: nn.Module, heads: ScanResult, scales: Scales, paper: bool) -> PatchHandle:
+        if any(str(scale).startswith("bounded") for scale in scales.values()):
+            raise PatchError("head above[2:4]: the patch was taken back")
+        return own(model, heads, scales, paper)
+
+    monkeypatch.setattr(choosing, "patch_heads", refusing)
+    vdvae_patch.stabilize(Ladder(), torch.randn(16, 8), file=(out := io.StringIO()))
+    assert "Of the scales that were tried bounded(" in out.getvalue()
+    assert "holds, and head above[2:4]: the patch was taken back" in out.getvalue()
+    assert "No scale that was tried holds" not in out.getvalue()

@@ -1203,4 +1203,67 @@ FAULTS: list[Fault] = [
         "tests/unit/test_report_numbers.py",
         ("(looks.step[starts] != looks.step[starts - 1])", "(looks.step[starts] == looks.step[starts - 1])"),
     ),
+    *_group(
+        "train/agreement.py",
+        "tests/unit/test_outside.py",
+        (" and not holds_generator(own[name])", ""),
+        ("    if not world.is_main:\n        put(", "    if world.is_main:\n        put("),
+    ),
+    *_group(
+        "data/decode.py",
+        "tests/unit/test_data_decode.py",
+        ("(_PHOTOMETRIC) == _WHITE_IS_ZERO", "(_PHOTOMETRIC) != _WHITE_IS_ZERO"),
+    ),
+    *_group(
+        "train/entry_agrees.py",
+        "tests/unit/test_compare_results.py",
+        ("_PER_DIMENSION_HALF) if half else", "_PER_DIMENSION_HALF) if not half else"),
+    ),
+    *_group(
+        "scanning/places/elsewhere.py",
+        "tests/hosts/test_sigma_in_lines_that_did_not_run.py",
+        (" or function.__name__ in of_bases", ""),
+        ("if function.__name__ not in seen or", "if True or"),
+    ),
+    *_group(
+        "attach/recompile.py",
+        "tests/hosts/test_residual_to_zeros.py",
+        ("return plain and end(one.first) > end(other.first)", "return plain and end(one.first) < end(other.first)"),
+    ),
+    *_group(
+        "scanning/finder.py",
+        "tests/hosts/test_misplaced.py",
+        ("return again is not None and _is_same(own, again)", "return True"),
+        ("if _place(model) != self._place or _is_same(own, loss):", "if True:"),
+    ),
+    *_group(
+        "scanning/bound/repetitions.py",
+        "tests/hosts/test_scan_repetitions.py",
+        ("(taken[key] > 0) & (taken[key] < all_of[key])", "taken[key] > all_of[key]"),
+    ),
+    *_group(
+        "train/buffers.py",
+        "tests/unit/test_train_buffers.py",
+        ("    slots += [", "    _ = ["),
+    ),
+    *_group(
+        "guarding/buffers.py",
+        "tests/guarding/test_undone.py",
+        ("if p is not None and not p.requires_grad]", "if False]"),
+    ),
+    *_group(
+        "compare/gallery.py",
+        "tests/e2e/test_counting_host.py",
+        ("        put(work.ema, record(", "        (lambda *_: None)(work.ema, record("),
+    ),
+    *_group(
+        "train/board.py",
+        "tests/unit/test_head_states.py",
+        ('channels = f"[{head[\'channels\']}]" if head.get("channels") else ""', 'channels = ""'),
+    ),
+    *_group(
+        "train/estimate.py",
+        "tests/unit/test_train_estimate.py",
+        ('("hours", 1.0), ("minutes", 60.0)', '("hours", 1.0), ("minutes", 3600.0)'),
+    ),
 ]

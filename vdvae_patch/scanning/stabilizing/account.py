@@ -43,6 +43,7 @@ class Treated(Protocol):
     by_own_loss: list[Verdict] | None
     not_probed: str
     holds: dict[Role, str]
+    refused: dict[Role, str]
     notes: list[str]
     ruler: Ruler | None
     kept: set[Role]
@@ -165,7 +166,7 @@ def _verdicts(treated: Treated) -> Iterator[str]:
         line = f"NOT cured: {_named(verdict.heads)}, {pushed}: {verdict.outcome.headline}"
         if verdict.outcome.origin is not None:
             line += f"; {verdict.outcome.origin}"
-        said = [line, _holds(verdict, treated.holds)]
+        said = [line, _holds(verdict, treated.holds, treated.refused)]
         if said[1] == _NONE_HOLDS and verdict.outcome.origin is not None:
             said.append(verdict.outcome.origin.remedy)
         # an error's own words may end in a full stop
@@ -223,9 +224,12 @@ def _bounds(handle: PatchHandle) -> Iterator[str]:
         yield f"{_named(heads)}: {text}"
 
 
-def _holds(verdict: Verdict, holds: Mapping[Role, str]) -> str:
-    named = [f'{role}="{holds[role]}"' for role in dict.fromkeys(h.head.role for h in verdict.heads) if role in holds]
-    return f"This holds: {', '.join(named)}" if named else _NONE_HOLDS
+def _holds(verdict: Verdict, holds: Mapping[Role, str], refused: Mapping[Role, str]) -> str:
+    roles = list(dict.fromkeys(h.head.role for h in verdict.heads))
+    named = [f'{role}="{holds[role]}"' for role in roles if role in holds]
+    if named:
+        return f"This holds: {', '.join(named)}"
+    return next((f"Of the scales that were tried {refused[role]}" for role in roles if role in refused), _NONE_HOLDS)
 
 
 _NONE_HOLDS = "No scale that was tried holds"

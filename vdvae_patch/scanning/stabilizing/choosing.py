@@ -149,24 +149,34 @@ def _mend(model: nn.Module, treatment: Treatment, group: set[Role], asked: Asked
 def _take(model: nn.Module, treatment: Treatment, group: set[Role], choice: Choice) -> None:
     """Patch the model anew with other scales for some roles."""
     before, verdicts = treatment.scales, treatment.verdicts or []
-    if not _repatched(model, treatment, _with(before, choice)):
-        return
+    refused: list[PatchError] = []
     try:
-        treatment.verdicts = verdicts_of(model, treatment)
-    except PatchError:
+        if _repatched(model, treatment, _with(before, choice), refused):
+            treatment.verdicts = verdicts_of(model, treatment)
+    except PatchError as error:
+        refused.append(error)
         _repatched(model, treatment, before)
+    if refused:
+        what = next(iter(choice.values())) or "the host's own σ"
+        treatment.refused |= dict.fromkeys(group, f"{what} holds, and {refused[0]}")
         return
     treatment.notes.append(f"{_got(group, choice, before)}, with which {_broken(verdicts, group)}")
 
 
-def _repatched(model: nn.Module, treatment: Treatment, scales: Scales) -> bool:
-    """Whether the model can be patched with other scales; it has them then, and else those of before."""
+def _repatched(model: nn.Module, treatment: Treatment, scales: Scales, refused: list[PatchError] | None = None) -> bool:
+    """Whether the model can be patched with other scales; it has them then, and else those of before.
+
+    Args:
+        refused: gets why not.
+    """
     before = treatment.scales
     treatment.handle.unpatch()
     try:
         treatment.handle = patch_heads(model, treatment.heads, scales, treatment.paper)
         treatment.scales = scales
-    except PatchError:
+    except PatchError as error:
+        if refused is not None:
+            refused.append(error)
         if is_patched(model):
             unpatch(model)
         treatment.handle = patch_heads(model, treatment.heads, before, treatment.paper)

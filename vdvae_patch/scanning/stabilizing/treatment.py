@@ -35,6 +35,7 @@ class Treatment:
         verdicts: what pushing the raw values showed; None where it was not done, with the reason in `not_probed`.
         by_own_loss: the same by the call as it was given, where `handle.loss` is another one.
         holds: for a role that is not cured, the scale that holds where the chosen one does not.
+        refused: for a role that is not cured, a scale that holds, with why a patch with it is refused.
         notes: why a scale is another than the usual one.
         may_be_fixed: whether a constant σ may be the prior's.
         paper: whether formulas are applied to raw values as they are, see `patch`.
@@ -51,6 +52,7 @@ class Treatment:
     by_own_loss: list[Verdict] | None = None
     not_probed: str = ""
     holds: dict[Role, str] = field(default_factory=dict)
+    refused: dict[Role, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     may_be_fixed: bool = True
     paper: bool = False
