@@ -705,3 +705,35 @@ def test_a_parameter_that_a_model_moves_by_itself_is_put_back_as_its_buffers_are
     assert torch.equal(codes[2], codes[1])
     assert not torch.equal(codes[1], codes[0])
     assert bool(codes[3].isfinite().all())
+
+
+def test_an_update_of_a_discriminator_is_not_undone_by_a_generators_that_is_skipped() -> None:
+    """It is fixed while the generator's pass goes through it, as buffers are, and trained by the time of its step."""
+
+    class Adversarial(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator, self.judge = nn.Linear(4, 4), nn.Linear(4, 1)
+
+        def forward(self, z: Tensor) -> Tensor:
+            judged: Tensor = self.judge(self.generator(z))
+            return judged.mean()
+
+    torch.manual_seed(0)
+    model = Adversarial()
+    model.judge.requires_grad_(False)  # when the guard looks which parameters are fixed
+    generator, judge = (torch.optim.Adam(part.parameters(), 0.01) for part in (model.generator, model.judge))
+    with vdvae_patch.guard(model, diagnose=False, file=io.StringIO()) as guard:
+        for number in range(3):
+            generator.zero_grad()
+            judge.zero_grad()
+            model.judge.requires_grad_(False)
+            (model(torch.randn(8, 4)) * (math.nan if number == 1 else 1)).backward()
+            model.judge.requires_grad_(True)
+            (model.judge(torch.randn(8, 4)).mean() - model.judge(torch.randn(8, 4)).mean()).backward()
+            judge.step()
+            moved = [model.judge.weight.clone(), model.generator.weight.clone()]
+            generator.step()
+            assert torch.equal(model.judge.weight, moved[0])
+            assert torch.equal(model.generator.weight, moved[1]) == (number == 1)
+        assert len(guard.skips) == 1

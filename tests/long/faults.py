@@ -1233,8 +1233,8 @@ FAULTS: list[Fault] = [
     *_group(
         "scanning/finder.py",
         "tests/hosts/test_misplaced.py",
-        ("return again is not None and _is_same(own, again)", "return True"),
-        ("if _place(model) != self._place or _is_same(own, loss):", "if True:"),
+        ("return again is not None and _is_same(own, again, half)", "return True"),
+        ("if _place(model) != self._place or _is_same(own, loss, half):", "if True:"),
     ),
     *_group(
         "scanning/bound/repetitions.py",
@@ -1245,11 +1245,13 @@ FAULTS: list[Fault] = [
         "train/buffers.py",
         "tests/unit/test_train_buffers.py",
         ("    slots += [", "    _ = ["),
+        ("return _in_average.get(model, [])", "return []"),
     ),
     *_group(
         "guarding/buffers.py",
         "tests/guarding/test_undone.py",
         ("if p is not None and not p.requires_grad]", "if False]"),
+        ("return isinstance(value, nn.Parameter) and value.requires_grad", "return False"),
     ),
     *_group(
         "compare/gallery.py",

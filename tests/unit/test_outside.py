@@ -21,7 +21,7 @@ from ranks_of_seams import on_two_ranks
 from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError
-from vdvae_patch.outside import SinceBuilt, Snapshots, differences, put
+from vdvae_patch.outside import SinceBuilt, Snapshots, differences, put, settings
 from vdvae_patch.train.agreement import share_constants
 from vdvae_patch.train.setup import Workload
 from vdvae_patch.train.world import World
@@ -208,6 +208,16 @@ def test_of_numbers_that_differ_both_are_told_and_not_of_what_a_model_may_make_l
     then = {"steps": "3", "gone": "1", "_mark": "1", "annealer.calls": "2", "mean": "6f1d" * 16, "same": "0.5"}
     now = {"steps": "4", "mean": "91ab" * 16, "same": "0.5", "new": "7"}
     assert differences(then, now) == ["steps (3 then, 4 now)", "gone (1 then, none now)", "mean"]
+
+
+def test_a_number_that_is_named_generator_is_a_setting_and_a_generator_is_none() -> None:
+    host = nn.Sequential(Counting())
+    vars(host[0]).update(widths={"generator": 64}, noise={"generator": torch.Generator()}, more=[torch.Generator()])
+    found = settings(host)
+    assert "0.widths" in found
+    assert not {"0.noise", "0.more"} & found.keys()
+    vars(host[0])["widths"] = {"generator": 32}
+    assert differences(found, settings(host)) == ["0.widths"]
 
 
 class Slotted:

@@ -94,7 +94,8 @@ def test_what_an_older_version_did_not_write_down_keeps_its_runs_in_the_mean(com
         (run.folder / "config.toml").write_text(tomli_w.dumps(told | {"run": SEEN}))
     assert [result.outcome for result in collect(comparison.runs)] == ["finished"] * 4
     assert nelbos(shown(comparison)) == ALL
-    assert noted(shown(comparison)) == ()
+    assert noted(found := shown(comparison)) == ()
+    assert (found.shared["matmul"], found.shared["accumulate"]) == ("tf32", "1")  # as the runs that say so were told
     saw(comparison, 1, data=SEEN["data"] | {"held_out_fingerprint": "dead"})
     assert sum(label.startswith("upbounded") for label in nelbos(shown(comparison))) == 2
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ranks_of_seams import on_two_ranks
 from torch import Tensor, nn
 
 from vdvae_patch.hosts.preset import Losses, Optimization
 from vdvae_patch.train.aside import aside
-from vdvae_patch.train.buffers import BuffersBefore
+from vdvae_patch.train.buffers import BuffersBefore, averaged_by
 from vdvae_patch.train.setup import BuffersFollow
 from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.world import World
@@ -158,3 +160,34 @@ def test_a_parameter_that_a_model_moves_by_itself_is_treated_as_its_buffers_are(
     with aside(model):
         model(batches(1, ())[0])
     assert torch.equal(model.code, seen[3])
+
+
+def test_a_pass_of_the_average_moves_no_parameter_that_its_model_moves_by_itself() -> None:
+    """It went on from batch to batch of an evaluation, whose bound was then of as many models as there are batches."""
+    torch.manual_seed(0)
+    model = Codebook()
+    average = copy.deepcopy(model).requires_grad_(False)
+    averaged_by(model, average)
+    with aside(average):
+        average(batches(1, ())[0])
+        assert bool(average.code.any())
+    assert not bool(average.code.any())
+
+
+def an_average_on(rank: int) -> dict[str, Tensor]:
+    """Codes, and weights that are averages, which are another one's on each of two ranks."""
+    torch.manual_seed(0)
+    model = Codebook()
+    average = copy.deepcopy(model).requires_grad_(False)
+    averaged_by(model, average)
+    average.code.fill_(rank + 1.0)
+    average.layer.bias.fill_(rank + 1.0)
+    World(CPU, rank, 2).share_buffers(average)
+    return {"code": average.code.detach(), "bias": average.layer.bias.detach()}
+
+
+@pytest.mark.medium
+def test_ranks_evaluate_with_the_untrained_parameters_of_the_first_and_send_no_averages(tmp_path: Path) -> None:
+    found = on_two_ranks(an_average_on, tmp_path)
+    assert [float(one["code"][0]) for one in found] == [1.0, 1.0]
+    assert [float(one["bias"][0]) for one in found] == [1.0, 2.0]

@@ -111,6 +111,8 @@ class Buffers:
         Not by an operation that autograd counts: a graph that is still needed may have read them.
         """
         for (owner, name), value, kept in zip(self._owners, self._own, self._kept, strict=True):
+            if _is_trained(value):
+                continue
             if not _same_memory(value, kept):  # else it is as it was, and a write would make a copy of it
                 value.data.copy_(kept)
             owner[name] = value
@@ -118,7 +120,8 @@ class Buffers:
     def put_back_where(self, flag: Tensor) -> None:
         """The same where a flag on the device is set, without a wait for it; of buffers that are `in_place`."""
         for value, kept in zip(self._own, self._kept, strict=True):
-            selected(flag, value, kept)
+            if not _is_trained(value):
+                selected(flag, value, kept)
 
     @property
     def in_place(self) -> bool:
@@ -144,6 +147,12 @@ def _untrained(modules: Sequence[nn.Module]) -> list[tuple[dict[str, Any], str]]
         for owner, name, p in held
         if not p.requires_grad and not is_lazy(p) and p.numel() * p.element_size() < _LARGE
     ]
+
+
+def _is_trained(value: Tensor) -> bool:
+    """Whether it is a parameter that has a gradient again, as of a discriminator that was fixed for the generator's
+    pass alone: an optimizer may have moved it since, and that update was done."""
+    return isinstance(value, nn.Parameter) and value.requires_grad
 
 
 # Private, and so looked up: where a torch lacks one of them, large buffers are copied in every step as small ones are.

@@ -203,8 +203,10 @@ class Decoder:
 
 
 def holds_generator(encoded: Any) -> bool:
-    """Whether the value is a source of noise, or has one in it."""
-    return type(encoded) is list and (encoded[:1] == ["generator"] or any(map(holds_generator, encoded)))
+    """Whether the value is a source of noise, or has one in it; a dictionary's key of that name is none."""
+    if type(encoded) is not list:
+        return False
+    return (len(encoded) == 3 and encoded[0] == "generator") or any(map(holds_generator, encoded))
 
 
 def fingerprint(encoded: Any) -> str:

@@ -32,7 +32,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
 from vdvae_patch.patching.decoder import Placement, apart_state, likelihood_in, take_away
 from vdvae_patch.patching.fit import Keep, Spread, fitted
-from vdvae_patch.patching.measure import Raw, raw_values, sample, together
+from vdvae_patch.patching.measure import HALF, Raw, raw_values, sample, together
 from vdvae_patch.patching.record import (
     RECORD,
     PatchedHead,
@@ -100,8 +100,9 @@ class Scan(Protocol):
     def loss(self, model: nn.Module, call: Callable[..., Any] | None = None) -> float | None:
         """The loss that it, or another call, gives on the same batch, with the same noise."""
 
-    def has_other_loss(self, model: nn.Module, loss: float | None) -> bool:
-        """Whether that is another one than it gave when it was scanned, which this model gives again."""
+    def has_other_loss(self, model: nn.Module, loss: float | None, *, half: bool = False) -> bool:
+        """Whether that is another one than it gave when it was scanned, which this model gives again; with `half` by
+        more than half types round."""
 
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         """An outcome that is not finite, with its causes."""
@@ -322,7 +323,9 @@ def patch(
     verifying = [scan for scan in scans if verify and scan.can_verify]
     asked = [(head, chosen.for_role(head.role)) for head in found]
     raw, losses = _raw_values(model, asked, verifying)
-    misplaced = _other_losses(model, asked, verifying, losses)
+    misplaced = _other_losses(
+        model, asked, verifying, losses, half=any(one.values.dtype in HALF for one in raw.values())
+    )
     following = _following(chosen)
     if verifying and following != chosen:
         with warnings.catch_warnings():
@@ -549,6 +552,8 @@ def _other_losses(
     asked: Sequence[tuple[Head, Scale | None]],
     scans: Sequence[Scan],
     losses: Sequence[float | None],
+    *,
+    half: bool,
 ) -> list[str]:
     """Lines about heads in whose place the host's own σ gives another loss than the host.
 
@@ -558,16 +563,17 @@ def _other_losses(
 
     Args:
         losses: of the scans, with the host's own σ in the place of every head.
+        half: whether raw values are of half types.
     """
     wanted = [(head, scale) for head, scale in asked if scale is not None]
     found = []
     for scan, loss in zip(scans, losses, strict=False):
-        if any(_tells_nothing(head) for head, _ in wanted) or not scan.has_other_loss(model, loss):
+        if any(_tells_nothing(head) for head, _ in wanted) or not scan.has_other_loss(model, loss, half=half):
             continue
         groups = [[pair] for pair in wanted] + ([wanted] if len(wanted) > 1 else [])
         for group in groups:  # each alone, so that the one is named that is misplaced
             _, by_group = _raw_values(model, group, [scan])
-            if by_group and scan.has_other_loss(model, by_group[0]):
+            if by_group and scan.has_other_loss(model, by_group[0], half=half):
                 named = ", ".join(str(head) for head, _ in group[:_SHOWN])
                 found.append(
                     f"{named}: with the host's own σ in the place of the scale, the loss of the scanned batch is "

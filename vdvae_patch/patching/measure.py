@@ -20,6 +20,8 @@ from vdvae_patch.scales import Scale
 from vdvae_patch.scales.arithmetic import wide
 from vdvae_patch.torch_versions import takes_hooks
 
+HALF = (torch.bfloat16, torch.float16)
+
 _SAMPLE = 65_536  # raw values to which a scale is fitted: enough for a median, little beside a batch
 
 
@@ -155,12 +157,16 @@ def raw_values(
     finally:
         take_out()
     found: dict[int, Raw] = {}
+    users: dict[Meter, list[int]] = {}
     for index, (_, meter) in enumerate(given):
-        raw = meter.raw() if isinstance(meter, Meter) else None
-        if raw is not None and isinstance(meter, Meter):
-            users = [i for i, (_, other) in enumerate(given) if other is meter]
-            own = _of(index, meter.seen, {i: emitted.get(i, []) for i in users})
-            found[index] = Raw(raw, raw, len(users)) if own is None else Raw(own, raw, 1)
+        if isinstance(meter, Meter):
+            users.setdefault(meter, []).append(index)
+    for meter, heads_of in users.items():
+        raw = meter.raw()
+        if raw is not None:
+            each = _each(meter.seen, {index: emitted.get(index, []) for index in heads_of})
+            for index in heads_of:
+                found[index] = Raw(each[index], raw, 1) if index in each else Raw(raw, raw, len(heads_of))
     if given is apart:  # a scale for both is fitted to both
         for first in {*places}:
             group = [i for i, place in enumerate(places) if place == first and i in found]
@@ -200,14 +206,20 @@ def _fingerprint(values: Tensor) -> bytes:
     return values.detach().to("cpu", torch.float64).flatten().sort().values.numpy().tobytes()
 
 
-def _of(index: int, seen: Sequence[Tensor], emitted: dict[int, list[Tensor]]) -> Tensor | None:
-    """Those of the values seen in a place that one of its heads emitted, in one call or in all of them, stacked; None
+def _each(seen: Sequence[Tensor], emitted: dict[int, list[Tensor]]) -> dict[int, Tensor]:
+    """Of the values seen in a place those that each of its heads emitted, in one call or in all of them, stacked; empty
     unless each is of exactly one head."""
     if len(emitted) == 1:
-        return torch.cat([*seen])
-    known = {
-        i: {_fingerprint(values) for values in (*calls, torch.cat(calls))} for i, calls in emitted.items() if calls
-    }
-    owners = [[i for i, marks in known.items() if mark in marks] for mark in map(_fingerprint, seen)]
-    own = [values for values, whose in zip(seen, owners, strict=True) if whose == [index]]
-    return torch.cat(own) if own and all(len(whose) == 1 for whose in owners) else None
+        return {index: torch.cat([*seen]) for index in emitted}
+    owners: dict[bytes, set[int]] = {}
+    for index, calls in emitted.items():
+        for values in (*calls, torch.cat(calls)) if calls else ():
+            owners.setdefault(_fingerprint(values), set()).add(index)
+    own: dict[int, list[Tensor]] = {}
+    for values in seen:
+        whose = owners.get(_fingerprint(values), set())
+        if len(whose) != 1:
+            return {}
+        (head,) = whose
+        own.setdefault(head, []).append(values)
+    return {index: torch.cat(values) for index, values in own.items()}

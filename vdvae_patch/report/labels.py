@@ -40,7 +40,7 @@ def all_keys(runs: Sequence[RunData]) -> list[str]:
 def differing(runs: Sequence[RunData]) -> list[str]:
     """The settings that are not the same in all runs, of those whose configuration can be read."""
     known = [run for run in runs if run.settings]
-    return [key for key in all_keys(known) if len({text(_told(run, key)) for run in known}) > 1]
+    return [key for key in all_keys(known) if len({text(told(run, key)) for run in known}) > 1]
 
 
 def labels(runs: Sequence[RunData], differ: Sequence[str]) -> tuple[str, ...]:
@@ -55,8 +55,9 @@ def labels(runs: Sequence[RunData], differ: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _told(run: RunData, key: str) -> Any:
-    return run.settings.get(key, _DEFAULTS.get(key))
+def told(run: RunData, key: str) -> Any:
+    """A setting, of a version without it the default; None where its configuration cannot be read."""
+    return run.settings.get(key, _DEFAULTS.get(key)) if run.settings else None
 
 
 def text(value: Any) -> str:
@@ -74,5 +75,5 @@ def text(value: Any) -> str:
 def _label(run: RunData, keys: Sequence[str], named: Sequence[str]) -> str:
     if not keys or not run.settings:
         return run.variant
-    told = ", ".join(f"{key}={text(_told(run, key))}" for key in named)
-    return f"{run.variant} · {told}{', …' if len(keys) > len(named) else ''}"
+    said = ", ".join(f"{key}={text(told(run, key))}" for key in named)
+    return f"{run.variant} · {said}{', …' if len(keys) > len(named) else ''}"

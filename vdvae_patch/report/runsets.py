@@ -18,7 +18,7 @@ from vdvae_patch.compare.table import number as shown
 from vdvae_patch.compare.tested import Evaluated
 from vdvae_patch.errors import VdvaePatchError
 from vdvae_patch.report.columns import number
-from vdvae_patch.report.labels import all_keys, differing, labels, text
+from vdvae_patch.report.labels import all_keys, differing, labels, text, told
 from vdvae_patch.report.runs import RunData
 from vdvae_patch.train.folder import read_json, trained_otherwise
 
@@ -121,6 +121,7 @@ def run_set(folder: Path, runs: Sequence[RunData], *, is_comparison: bool) -> Ru
                 total,
             )
         )
+    known = [run for run in ordered if run.settings]
     shared_keys = [key for key in all_keys(ordered) if key not in differ]
     names = [
         label if run.seed is None else f"{label} seed {run.seed}" for label, run in zip(named, ordered, strict=True)
@@ -138,11 +139,11 @@ def run_set(folder: Path, runs: Sequence[RunData], *, is_comparison: bool) -> Ru
         folder, is_comparison, tuple(ordered), named, columns, tuple(rows),
         tuple(_sentences(ordered, asked)) if is_comparison and len(rows) > 1 and not mixed else (), tuple(notes),
         tuple(
-            Difference(key, tuple(text(run.settings.get(key)) for run in ordered))
+            Difference(key, tuple(text(told(run, key)) for run in ordered))
             for key in differ
             if key not in ("out", "seed", "variant")
         ),
-        {key: text(ordered[0].settings.get(key)) for key in shared_keys} if ordered else {},
+        {key: text(told(known[0], key)) for key in shared_keys} if known else {},
     )  # fmt: skip
 
 

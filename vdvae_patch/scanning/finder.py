@@ -27,6 +27,7 @@ from vdvae_patch.heads import Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import exchanged_for, lifted
+from vdvae_patch.patching.measure import HALF
 from vdvae_patch.patching.record import is_patched, patch_record, patched_heads
 from vdvae_patch.scanning.arithmetic.graph import Graph
 from vdvae_patch.scanning.bound.elbo import elbo_of
@@ -304,19 +305,23 @@ class ScanRun:
             return None
         return float(found.detach().double()) if is_loss and found is not None else None
 
-    def has_other_loss(self, model: nn.Module, loss: float | None) -> bool:
+    def has_other_loss(self, model: nn.Module, loss: float | None, *, half: bool = False) -> bool:
         """Whether a loss, computed with the host's own σ at another place, is another one than the scanned call's.
 
         Not where that cannot be told: the scan had no finite loss, the model is elsewhere or of another type now, a
         decoder stands in the place of a term, or the host draws noise that nobody can repeat.
+
+        Args:
+            half: whether raw values are bfloat16 or float16, as under autocast; those of such a model are anyway.
         """
         own = self.outcome.loss
         if own is None or loss is None or not math.isfinite(own) or self.has_term_outside:
             return False
-        if _place(model) != self._place or _is_same(own, loss):
+        half = half or (self._place is not None and self._place[1] in HALF)
+        if _place(model) != self._place or _is_same(own, loss, half):
             return False
         again = self.loss(model)
-        return again is not None and _is_same(own, again)
+        return again is not None and _is_same(own, again, half)
 
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         """An outcome that is not finite, with where the first such value was made and what came in from outside."""
@@ -357,12 +362,13 @@ class ScanRun:
         return {**vars(self), "inputs": (), "call": None, "places": {}, "outside": (), "can_verify": False}
 
 
-_ROUNDING = 1e-3
-"""Relative, of a loss whose σ are computed in another way: exponentials of half types, a σ that is known by points."""
+_ROUNDING, _OF_HALF = 1e-3, 2e-2
+"""Relative, of a loss whose σ are computed in another way, such as one that is known by points; and with half types:
+neighbouring numbers of bfloat16 are up to 0.8% apart, and a σ that is rounded once is not one that is at each step."""
 
 
-def _is_same(one: float, other: float) -> bool:
-    return abs(one - other) <= _ROUNDING * max(abs(one), abs(other))
+def _is_same(one: float, other: float, half: bool) -> bool:
+    return abs(one - other) <= (_OF_HALF if half else _ROUNDING) * max(abs(one), abs(other))
 
 
 # --- a batch follows its model ----------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from vdvae_patch.train.buffers import BuffersBefore
 
 
 class Aside:
-    """Buffers and attributes of a model, to be put back as often as it is asked for.
+    """Buffers and attributes of a model, and its parameters without a gradient, to be put back as often as it is asked
+    for.
 
     Args:
         model: as it is now.
@@ -37,7 +38,7 @@ class Aside:
 
 @contextmanager
 def aside(model: nn.Module) -> Iterator[None]:
-    """What is done with the model in the block leaves no trace in what it keeps; parameters are not looked at."""
+    """What is done with the model in the block leaves no trace in what it keeps; what is trained is not looked at."""
     kept = Aside(model)
     try:
         yield

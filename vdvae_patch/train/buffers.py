@@ -8,6 +8,7 @@ follows its codes, or running means, a model may move by itself.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ class BuffersBefore:
     counter is asked which of them has changed, since kernels write running statistics without raising any.
 
     Args:
-        model: the buffers of all its modules, such as they are when a step begins; and the parameters that are without
-            a gradient now, if others have one.
+        model: the buffers of all its modules, such as they are when a step begins; and its parameters that are
+            `untrained` now.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -70,16 +71,28 @@ class BuffersBefore:
                 now.copy_(torch.where(skip.to(now.device) != 0, copy, now))
 
 
-def untrained(model: nn.Module) -> list[tuple[dict[str, Any], str]]:
-    """Where the parameters without a gradient are, of a model of which others have one: an average has none of them."""
+Places = list[tuple[dict[str, Any], str]]
+_in_average: weakref.WeakKeyDictionary[nn.Module, Places] = weakref.WeakKeyDictionary()
+
+
+def untrained(model: nn.Module) -> Places:
+    """Where the parameters without a gradient are, of a model of which others have one; of an average, whose parameters
+    all have none, those that are so in its model, if that was `averaged_by` it."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        return []
+        return _in_average.get(model, [])
     return [
         (module._parameters, name)
         for module in model.modules()
         for name, parameter in module._parameters.items()
         if parameter is not None and not parameter.requires_grad
     ]
+
+
+def averaged_by(model: nn.Module, average: nn.Module) -> None:
+    """Note of which model another one of the same build is the average: what is not trained in it is no average."""
+    own = zip(model.modules(), average.modules(), strict=True)
+    others = {id(one._parameters): other._parameters for one, other in own}
+    _in_average[average] = [(others[id(places)], name) for places, name in untrained(model)]
 
 
 def can_be_copied(buffer: Tensor) -> bool:

@@ -33,7 +33,7 @@ from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train import classifier as classifiers
 from vdvae_patch.train.aside import aside
-from vdvae_patch.train.buffers import can_be_copied, untrained
+from vdvae_patch.train.buffers import averaged_by, can_be_copied, untrained
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.contents import require_tensors, taking_up
@@ -228,6 +228,7 @@ def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: boo
     weighing = Weighing.of(variant, host, model, device, classifier)
     pixels = DeviceImages(data.train, device).take(np.arange(min(_LOOKED_AT, len(data.train))))
     looked_at = data.normalization.apply(pixels)
+    averaged_by(model, ema)
     made = Workload(host, entry, data, model, ema, heads, notes, variant, weighing, tuple(remarks))
     made.outside  # noqa: B018  as it is before its first pass
     if variant.decoder is None:

@@ -20,7 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from vdvae_patch.errors import RunError, VdvaePatchError
-from vdvae_patch.train.buffers import can_be_copied
+from vdvae_patch.train.buffers import can_be_copied, untrained
 from vdvae_patch.train.heartbeat import Heartbeat
 
 if TYPE_CHECKING:  # where the folder lies in the repository; installed it is a subpackage
@@ -77,8 +77,8 @@ class World:
 
     @torch.no_grad()
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every rank the buffers that a model has on rank 0, and the parameters without a gradient: those that a
-        checkpoint keeps.
+        """Give every rank the buffers that a model has on rank 0, and its `untrained` parameters, which are those
+        that a checkpoint keeps.
 
         Each rank moves the running statistics of a batch norm by its own images, and DDP makes them alike before the
         next step of a training alone: until then they are those of as many models as there are ranks. A parameter that
@@ -86,8 +86,8 @@ class World:
         """
         if self.size == 1:
             return
-        for buffer in (*model.buffers(), *(p for p in model.parameters() if not p.requires_grad)):
-            if can_be_copied(buffer):
+        for buffer in (*model.buffers(), *(owner.get(name) for owner, name in untrained(model))):
+            if buffer is not None and can_be_copied(buffer):
                 of_main = buffer.detach().clone(memory_format=torch.contiguous_format)
                 dist.broadcast(of_main, 0)
                 buffer.copy_(of_main)
