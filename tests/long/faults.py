@@ -1222,8 +1222,8 @@ FAULTS: list[Fault] = [
     *_group(
         "scanning/places/elsewhere.py",
         "tests/hosts/test_sigma_in_lines_that_did_not_run.py",
-        (" or function.__name__ in of_bases", ""),
-        ("if function.__name__ not in seen or", "if True or"),
+        (" or name in of_bases", ""),
+        ("if name not in seen or", "if True or"),
     ),
     *_group(
         "attach/recompile.py",

@@ -137,9 +137,10 @@ def _functions(model: nn.Module) -> Iterator[FunctionType]:
         of_bases = {name for function in found if bases & (names := _names(function.__code__)) for name in names}
         seen: set[str] = set()
         for function in found:
-            if function.__name__ not in seen or function.__name__ in of_bases:
+            name = function.__name__
+            if name not in seen or name in of_bases or name == "<lambda>":  # which many may be called
                 yield function
-            seen.add(function.__name__)
+            seen.add(name)
 
 
 def _names(code: CodeType) -> set[str]:
