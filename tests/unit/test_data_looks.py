@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from vdvae_patch.data import load
+from vdvae_patch.data.looks import black as black_images
 from vdvae_patch.data.looks import looks
 from vdvae_patch.data.pixels import UInt8
 
@@ -61,3 +62,7 @@ def test_images_that_are_black_are_counted_since_a_file_that_is_not_written_to_i
     many[1000:] = 0
     (black,) = looks(many, drawn(3, seed=1, size=2), drawn(3, seed=2, size=2))
     assert "500 of 1,000 (evenly spaced) to train on" in black
+    ours = black_images(train, test, test)  # FFHQ-256 is tested on what it is validated on
+    assert ours[0].startswith(
+        "images are black in every pixel: 3 of the 8 to train on, 1 of the 4 to validate and test:"
+    )

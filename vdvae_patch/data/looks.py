@@ -45,7 +45,8 @@ def black(train: Pixels, valid: Pixels, test: Pixels) -> list[str]:
     """How many images of each split are black, a sentence: what a file has where nobody has written yet, if it was made
     in full size, and filled or copied in part. Of more than 1,000 images evenly spaced ones are looked at."""
     found = {}
-    for name, split in (("to train on", train), ("to validate", valid), ("to test", test)):
+    held = (("to validate and test", valid),) if test is valid else (("to validate", valid), ("to test", test))
+    for name, split in (("to train on", train), *held):
         some = _some(split)
         if count := int((~some.any(axis=(1, 2, 3))).sum()):
             whole = len(some) == len(split)
