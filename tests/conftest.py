@@ -6,12 +6,45 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from process_trees import finished
+
+THINNED = frozenset(
+    {
+        "tests/guarding/test_gradients_by_hand.py::test_the_head_and_its_line_are_named",
+        "tests/guarding/test_guard_on_ranks.py::test_all_ranks_decide_together",
+        "tests/guarding/test_guard_on_ranks.py::test_the_share_of_a_rank_is_done_again",
+        "tests/hosts/test_cross_entropy_by_stabilize.py::test_it_trains_and_is_taken_back_bit_for_bit",
+        "tests/hosts/test_cross_entropy_by_stabilize.py::test_the_loss_becomes_the_bound_with_the_mean_that_the_host_computes",
+        "tests/hosts/test_decoder_by_stabilize.py::test_the_loss_becomes_the_bound_with_the_optimal_sigma_for_any_number_of_rows",
+        "tests/hosts/test_decoder_by_stabilize.py::test_three_steps_have_a_finite_loss_and_finite_gradients",
+        "tests/hosts/test_scan_relative_kl.py::test_stabilize_cures_them_and_keeps_the_loss",
+        "tests/hosts/test_scan_stabilize.py::test_a_learned_prior_is_cured_and_the_loss_stays_where_it_was",
+        "tests/hosts/test_scan_stabilize.py::test_a_learned_prior_may_be_made_constant_and_is_verified_beside_its_posterior",
+        "tests/hosts/test_steps_on_a_gpu.py::test_every_decoder",
+        "tests/hosts/test_steps_on_a_gpu.py::test_every_objective",
+        "tests/hosts/test_steps_on_a_gpu.py::test_every_scale",
+        "tests/hosts/test_steps_on_a_gpu.py::test_every_top_prior",
+        "tests/unit/test_train_flat.py::test_a_factor_of_the_learning_rate_is_a_group_of_pytorchs",
+    }
+)
+"""Families of medium cases that take minutes together: every second case of them is a slow one."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before cases are chosen by their marks
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    seen: Counter[str] = Counter()
+    for item in items:
+        family = item.nodeid.partition("[")[0]
+        if family in THINNED:
+            if seen[family] % 2:
+                item.add_marker("slow")
+            seen[family] += 1
 
 
 @pytest.fixture
