@@ -316,7 +316,9 @@ def ranks_that_draw(rank: int) -> dict[str, object]:
     model = Drawing()
     model.rank, model.own = rank, np.random.default_rng()  # type: ignore[assignment]
     said: list[str] = []
-    work = SimpleNamespace(model=model, outside=SinceBuilt(model, Drawing()))
+    again = Drawing()
+    again.own = np.random.default_rng()  # type: ignore[assignment]
+    work = SimpleNamespace(model=model, outside=SinceBuilt(model, again))
     share_constants(cast(Workload, work), World(torch.device("cpu"), rank, 2), said.append)
     return {"projection": torch.from_numpy(model.projection), "mask": model.mask, "said": said,
             "noise": torch.from_numpy(model.own.normal(size=2))}  # fmt: skip
