@@ -77,7 +77,7 @@ def share_constants(work: Workload, world: World, say: Callable[[str], None]) ->
     drawn = work.outside.drawn_anew
     own = work.outside.moved(also=drawn).values
     constants = {name: own[name] for name in drawn if name in own and not holds_generator(own[name])}
-    of_main = world.gather_objects(off_device(constants))[0]
+    of_main = world.on_main(lambda: off_device(constants))
     if not world.is_main:
         put(work.model, of_main, "the constants of rank 0")
     of_ranks = world.gather_objects(settings(work.model))
