@@ -20,6 +20,7 @@ from torch.distributions import (
     StudentT,
 )
 
+from vdvae_patch import decoders
 from vdvae_patch.scanning import scan
 
 Likelihood = Callable[[Tensor, Tensor], Tensor]
@@ -233,3 +234,28 @@ def test_a_loss_that_was_given_is_not_asked_for() -> None:
     said = str(scan(Bits(), torch.randn(9, 6)))
     assert "the loss that was run has no density and no KL of these σ that is known as one" in said
     assert "give your loss" not in said
+
+
+class OwnDecoder(nn.Module):
+    """The KL beside a Gaussian whose σ is the root of something large: a sum of all squares, or a learned variance."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.of, self.enc, self.dec = of, nn.Linear(48, 8), nn.Linear(4, 48)
+        self.raw, self.decoder = nn.Parameter(torch.tensor(900.0)), decoders.get("optimal")
+
+    def forward(self, x: Tensor) -> Tensor:
+        m, v = self.enc(x).chunk(2, 1)
+        y = self.dec(m + torch.exp(0.5 * v) * torch.randn_like(m))
+        kl = 0.5 * (m**2 + v.exp() - 1 - v).sum(1)
+        if self.of == "errors":
+            return (self.decoder.nll(x.view(-1, 3, 16), y.view(-1, 3, 16)) + 2 * kl).mean()
+        return (2 * kl - torch.distributions.Normal(y, F.softplus(self.raw).sqrt()).log_prob(x).sum(1)).mean()
+
+
+@pytest.mark.parametrize("of", ["errors", "a variance"])
+def test_the_kl_counts_as_often_beside_a_sigma_that_is_the_root_of_hundreds(of: str) -> None:
+    torch.manual_seed(1)
+    x = torch.rand(16, 48)
+    assert scan(OwnDecoder(of), x).elbo.beta == pytest.approx(2, rel=1e-3)
