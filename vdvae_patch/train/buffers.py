@@ -88,6 +88,17 @@ def untrained(model: nn.Module) -> Places:
     ]
 
 
+def named_untrained(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """The `untrained` parameters that have values, by their names in the model, each one once."""
+    own = {(id(owner), name) for owner, name in untrained(model)}
+    return [
+        (f"{path}.{name}" if path else name, parameter)
+        for path, module in model.named_modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None and (id(module._parameters), name) in own and can_be_copied(parameter)
+    ]
+
+
 def averaged_by(model: nn.Module, average: nn.Module) -> None:
     """Note of which model another one of the same build is the average: what is not trained in it is no average."""
     own = zip(model.modules(), average.modules(), strict=True)
