@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from vdvae_patch.guarding.deferred import selected
+from vdvae_patch.untrained import Places, places_of_untrained
 
 _AGAIN = 50  # steps between two looks at which modules there are
 _FIRST = 3  # looks one after the other at the beginning, so that what a model moves in its first steps is known soon
@@ -38,7 +38,7 @@ class Buffers:
         self._own: list[Tensor] = []
         self._seen: list[int] = []
         self._dicts: list[dict[str, Tensor | None]] = []
-        self._untrained: list[tuple[dict[str, Any], str]] = []
+        self._untrained: Places = []
         self._frozen = _Frozen()
         self._large: list[int] = []
         self._small: tuple[list[Tensor], list[Tensor]] = [], []
@@ -102,7 +102,7 @@ class Buffers:
         if not again and (self._takes < _FIRST or self._takes % _AGAIN == 0):
             self.modules = list(self._model.modules())
             self._dicts = [m._buffers for m in self.modules]
-            self._untrained = self._frozen.moving(_untrained(self.modules))
+            self._untrained = self._frozen.moving(places_of_untrained(self.modules))
         self._takes += not again
         slots = [(owner, name, b) for owner in self._dicts for name, b in owner.items() if b is not None]
         moved = ((owner, name, owner.get(name)) for owner, name in self._untrained)
@@ -141,14 +141,6 @@ class Buffers:
         return {names[id(v)]: kept for v, kept in zip(self._own, self._kept, strict=True) if id(v) in names}
 
 
-def _untrained(modules: Sequence[nn.Module]) -> list[tuple[dict[str, Any], str]]:
-    """Where the parameters without a gradient are, of modules of which others have one."""
-    held = [(m._parameters, name, p) for m in modules for name, p in m._parameters.items() if p is not None]
-    if not any(p.requires_grad for _, _, p in held):
-        return []
-    return [(owner, name) for owner, name, p in held if not p.requires_grad and not is_lazy(p)]
-
-
 class _Frozen:
     """Which of a model's untrained parameters a guard has to copy: all that are small, and the large ones that move."""
 
@@ -157,7 +149,7 @@ class _Frozen:
         self._moving: set[tuple[int, str]] = set()
 
     @torch.no_grad()
-    def moving(self, places: Sequence[tuple[dict[str, Any], str]]) -> list[tuple[dict[str, Any], str]]:
+    def moving(self, places: Places) -> Places:
         """Those that are small, or were another tensor, of another version or of other values at the last look.
 
         A write through `.data` raises no version, so that values have to be compared: some, spread over all.

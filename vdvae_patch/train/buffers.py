@@ -9,10 +9,11 @@ follows its codes, or running means, a model may move by itself.
 from __future__ import annotations
 
 import weakref
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from vdvae_patch.untrained import Places, places_of_untrained
 
 
 class BuffersBefore:
@@ -71,7 +72,6 @@ class BuffersBefore:
                 now.copy_(torch.where(skip.to(now.device) != 0, copy, now))
 
 
-Places = list[tuple[dict[str, Any], str]]
 _in_average: weakref.WeakKeyDictionary[nn.Module, Places] = weakref.WeakKeyDictionary()
 
 
@@ -80,12 +80,7 @@ def untrained(model: nn.Module) -> Places:
     all have none, those that are so in its model, if that was `averaged_by` it."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return _in_average.get(model, [])
-    return [
-        (module._parameters, name)
-        for module in model.modules()
-        for name, parameter in module._parameters.items()
-        if parameter is not None and not parameter.requires_grad
-    ]
+    return places_of_untrained(model.modules())
 
 
 def named_untrained(model: nn.Module) -> list[tuple[str, Tensor]]:
