@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from vdvae_patch.report.find import find
 from vdvae_patch.report.page import gather, render
 from vdvae_patch.report.runsets import Column, RunSet, _in, _mean
 from vdvae_patch.skips.records import JsonLines
-from vdvae_patch.train.folder import COMPARISON_LOCK, RunFolder, write_config, write_json
+from vdvae_patch.train.folder import COMPARISON_LOCK, RunFolder, read_json, write_config, write_json
 
 
 def saw(comparison: Comparison, index: int, **changed: Any) -> None:
@@ -234,3 +235,22 @@ def test_a_page_of_several_likelihoods_says_what_compares_them(tmp_path: Path, v
     text = render(gather(find(made.out)), tmp_path / "report.html", now=0.0)
     assert ("not comparable with a probability" in text) is mixed
     assert ("only curves of one likelihood compare" in text) is mixed
+
+
+def test_a_page_of_a_density_and_a_probability_of_two_hosts_says_so_and_each_has_its_nelbo_by_mass(
+    comparison: Comparison,
+) -> None:
+    """Both are `vanilla`, and what their variants say of a decoder is the same: nothing."""
+    for run, found in zip(
+        comparison.runs,
+        ({"likelihood": "discrete"}, {"likelihood": "density", "test_mass_nelbo_bits_per_dim": 7.5}) * 2,
+        strict=True,
+    ):
+        summary = read_json(run.folder / "summary.json") | found
+        write_json(run.folder / "summary.json", summary, checksum=True)
+    text = render(gather(find(comparison.out)), comparison.out / "report.html", now=0.0)
+    assert "not comparable with a probability" in text
+    assert "only curves of one likelihood compare" in text
+    sets = shown(comparison)
+    place = [column.name for column in sets.columns].index("by mass")
+    assert [row.cells[place].text for row in sets.rows] == [f"{4.1 / math.log(2):.3f}", "7.500"]
