@@ -254,3 +254,13 @@ def test_a_page_of_a_density_and_a_probability_of_two_hosts_says_so_and_each_has
     sets = shown(comparison)
     place = [column.name for column in sets.columns].index("by mass")
     assert [row.cells[place].text for row in sets.rows] == [f"{4.1 / math.log(2):.3f}", "7.500"]
+
+
+def test_a_page_says_up_to_which_validation_an_optimal_sigma_had_not_come_far(comparison: Comparison) -> None:
+    log = JsonLines(RunFolder(comparison.runs[0].folder).evaluations, run=f"{0:032x}")
+    for step, lags in ((19, {"sigma_of_first_batch": 0.83}), (219, {"sigma_of_first_batch": 0.11}), (419, {})):
+        log.write({"step": step, "elbo": 4.0, **lags})
+    log.close()
+    (said,) = [note for note in shown(comparison).notes if "validation" in note]
+    assert said.startswith("vanilla seed 0: the NELBO of the validation images up to step 219 ")
+    assert "the first batch's to 11% or more" in said

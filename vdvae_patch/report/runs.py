@@ -32,10 +32,12 @@ _TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The NELBO on the validation images, nats per dimension, after a step."""
+    """The NELBO on the validation images, nats per dimension, after a step; of a decoder whose σ is a running mean how
+    much of that is still the first batch's, where it is much."""
 
     step: int
     nelbo: float
+    sigma_of_first_batch: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ def _planned(told: Mapping[str, Any], seen: Mapping[str, Any]) -> int | None:
 
 def _evaluations(path: Path, problems: list[str], expected: Expected) -> tuple[Evaluation, ...]:
     return tuple(
-        Evaluation(row["step"], number(row.get("elbo")))
+        Evaluation(row["step"], number(row.get("elbo")), number(row.get("sigma_of_first_batch", 0.0)))
         for row in rows(path, problems, expected)
         if isinstance(row.get("step"), int)
     )

@@ -134,6 +134,7 @@ def run_set(folder: Path, runs: Sequence[RunData], *, is_comparison: bool) -> Ru
         *([_MIXED] if mixed else []),
         *alike.remarks([(n, r.seen) for n, r in zip(names, ordered, strict=True)]),
         *(line.removesuffix(".") for line in tested.remarks(_tested(names, ordered))),
+        *_validated(names, ordered),
     ]
     return RunSet(
         folder, is_comparison, tuple(ordered), named, columns, tuple(rows),
@@ -205,6 +206,24 @@ def _tested(names: Sequence[str], runs: Sequence[RunData]) -> list[Evaluated]:
         Evaluated.by(name, run.summary, run.seen, run.settings.get("ema_rate"))
         for name, run in zip(names, runs, strict=True)
         if run.summary and not run.untrusted
+    ]
+
+
+def _validated(names: Sequence[str], runs: Sequence[RunData]) -> list[str]:
+    """That the first validations of a run have a σ that had not come far; of several runs, of the one where longest."""
+    late = [
+        (one.step, name, one.sigma_of_first_batch)
+        for name, run in zip(names, runs, strict=True)
+        for one in [one for one in run.evaluations if one.sigma_of_first_batch > 0][-1:]
+    ]
+    if not late:
+        return []
+    step, name, share = max(late)
+    others = "" if len(late) == 1 else f"; of {len(late) - 1} more runs the first ones have, too"
+    return [
+        f"{name}: the NELBO of the validation images up to step {step:,} has a σ of decoder optimal, a running mean of "
+        f"the training error, that was the first batch's to {share:.0%} or more, and may be far above these weights' "
+        f"own{others}"
     ]
 
 
