@@ -14,6 +14,7 @@ from compare_samples import SEEN, make_plan, write_run
 
 from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.results import collect
+from vdvae_patch.report.drawn import Budget, of_runs
 from vdvae_patch.report.find import find
 from vdvae_patch.report.page import gather, render
 from vdvae_patch.report.runsets import Column, RunSet, _in, _mean
@@ -264,3 +265,16 @@ def test_a_page_says_up_to_which_validation_an_optimal_sigma_had_not_come_far(co
     (said,) = [note for note in shown(comparison).notes if "validation" in note]
     assert said.startswith("vanilla seed 0: the NELBO of the validation images up to step 219 ")
     assert "the first batch's to 11% or more" in said
+
+
+def test_a_run_in_its_first_epoch_has_an_epoch_of_its_own_length_on_the_axis(comparison: Comparison) -> None:
+    """Its log does not tell how long that is, and the other runs of a page may be of other data or batches."""
+    short, long = comparison.runs[0], comparison.runs[1]
+    shutil.rmtree(long.folder)
+    write_run(long, [None] * 6, per_epoch=1000)
+    saw(comparison, 1, data={"train_count": 530}, global_batch=10)
+    found = {run.folder: run for run in shown(comparison).runs}
+    assert found[short.folder].per_epoch == 2
+    assert found[long.folder].per_epoch == 53
+    pages = of_runs(shown(comparison), Budget(), 4, 0)["runs"]
+    assert sorted(run["perEpoch"] for run in pages) == [2, 2, 2, 53]

@@ -156,7 +156,7 @@
     const color = (run) => data.labels[run.label][isDark() ? "dark" : "light"];
     const dash = (run) => data.labels[run.label].dash;
     const visible = () => runs.filter((run) => !state.hidden.has(run.label));
-    const perEpoch = runs.map((run) => run.perEpoch).find((n) => n > 0);
+    const perEpoch = runs.filter((run) => run.last[0] > run.perEpoch).map((run) => run.perEpoch).find((n) => n > 0);
     const axes = {
       step: ["training step", (run, step) => step],
       epoch: ["epoch", (run, step) => step / (run.perEpoch || perEpoch || 1)],
