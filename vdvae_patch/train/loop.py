@@ -272,7 +272,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
         if due or done == run.total or (alone and stop):
             last = write_steps(run, partial(_since, run.clock, started))
             counters = run.counters
-            progress.update(last, counters.high_gradient, counters.nan, counters.images_per_second)
+            progress.update(last, counters.high_gradient, counters.nan, counters.images_per_second, counters.loss_scale)
             run.work.check_patch()
             _say_problem(run, progress)
             _between(run, done)
