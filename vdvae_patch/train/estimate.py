@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from vdvae_patch.data.batches import DeviceImages, batch_indices, steps_per_epoch
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.config import TrainConfig
@@ -18,9 +20,6 @@ from vdvae_patch.train.numerics import before_cuda, numerics
 from vdvae_patch.train.provenance import machine
 from vdvae_patch.train.setup import prepare
 from vdvae_patch.train.world import World, resolve_device
-
-# float32: weights, EMA, and Adam's two moments
-_BYTES_A_PARAMETER = 16
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,13 @@ def _estimate(
     parameters = sum(p.numel() for p in work.model.parameters())
     return Estimate(
         f"{config.preset} {config.variant} seed {config.seed}", config.nproc, steps, steps * global_batch, parameters,
-        statistics.median(seconds[1:] or seconds), parameters * _BYTES_A_PARAMETER, machine(world.device),
+        statistics.median(seconds[1:] or seconds), checkpoint_bytes(work.model), machine(world.device),
         work.data.provenance.notes,
         checkpoint.lines_logged(RunFolder(config.folder).checkpoints).get("metrics", 0) if config.resume else 0,
     )  # fmt: skip
+
+
+def checkpoint_bytes(model: nn.Module) -> int:
+    """Weights and buffers, and those of the average; of what is trained Adam's two moments, of the same type."""
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    return 2 * (sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers()) + trained)
