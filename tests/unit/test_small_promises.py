@@ -19,7 +19,7 @@ from vdvae_patch.errors import DataError
 from vdvae_patch.machine import CACHE_VARIABLE
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.config import TrainConfig
-from vdvae_patch.train.estimate import checkpoint_bytes, estimate
+from vdvae_patch.train.estimate import estimate
 
 
 @pytest.fixture
@@ -118,13 +118,6 @@ def test_an_estimate_needs_no_data_and_downloads_none(offline: list[str]) -> Non
     assert offline == []
     here = estimate(arguments.parse_train([*flags, "--data", "builtin(train=64)"]), measured=1)
     assert here.notes == ()
-
-
-def test_the_size_of_a_checkpoint_is_that_of_the_types_and_buffers_that_a_model_has() -> None:
-    model = nn.Linear(10, 10, dtype=torch.float64)  # 110 numbers, of which each has an average and two moments
-    model.codes = nn.Parameter(torch.zeros(50), requires_grad=False)
-    model.register_buffer("means", torch.zeros(30))
-    assert checkpoint_bytes(model) == 4 * 110 * 8 + 2 * 50 * 4 + 2 * 30 * 4
 
 
 def test_so_does_the_estimate_of_published_runs(
