@@ -265,6 +265,8 @@ def test_a_page_says_up_to_which_validation_an_optimal_sigma_had_not_come_far(co
     (said,) = [note for note in shown(comparison).notes if "validation" in note]
     assert said.startswith("vanilla seed 0: the NELBO of the validation images up to step 219 ")
     assert "the first batch's to 11% or more" in said
+    text = render(gather(find(comparison.out)), comparison.out / "report.html", now=0.0)
+    assert "Validation NELBO, of the averaged weights (EMA)" in text
 
 
 def test_a_run_in_its_first_epoch_has_an_epoch_of_its_own_length_on_the_axis(comparison: Comparison) -> None:
