@@ -11,7 +11,7 @@ def sample(self, n):                               # this one computes σ as bef
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from types import CodeType, FunctionType
 
@@ -25,10 +25,13 @@ from vdvae_patch.attach.sites import Site
 from vdvae_patch.attach.source import Span, find, is_method, method_function, parse
 from vdvae_patch.attach.syntax import span_of
 from vdvae_patch.attach.written import entered
+from vdvae_patch.composition import Composition
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.scanning.arithmetic import ops
-from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.arithmetic.chain import descend
+from vdvae_patch.scanning.arithmetic.expression import Spot, pieces, settle
+from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.trace import shown
 
 
@@ -56,9 +59,10 @@ class _Others:
         self._ran: dict[str, set[Span]] = {}
         self._constant: dict[tuple[object, ...], float] = {}
         for node in graph.nodes:
-            computed = node.kind == "constant" and node.even and ops.kind_of(node.op) == "elementwise"
-            if computed and (innermost := node.host_frame()) is not None:
-                self._constant[innermost.code.co_filename, innermost.span] = node.value
+            if ops.kind_of(node.op) == "elementwise" and (innermost := node.host_frame()) is not None:
+                value = _fixed_value(node, graph.fixed)
+                if value is not None:
+                    self._constant[innermost.code.co_filename, innermost.span] = value
         for frame in (frame for node in graph.nodes for frame in node.frames):
             first, last, start, end = frame.span
             if first is not None and last is not None and start is not None and end is not None:
@@ -106,6 +110,20 @@ class _Others:
     def _has_run(self, function: FunctionType, node: ast.expr) -> bool:
         ran = self._ran.get(function.__code__.co_filename, ())
         return any(lies_in(span, span_of(node)) for span in ran)
+
+
+def _fixed_value(node: Node, untrained: Set[str]) -> float | None:
+    """What is computed there of a constant or an untrained parameter, by itself or joined to what networks put out, as
+    the standard Normal is to the other experts of a product; None where there is none, or its elements differ."""
+    if node.kind == "constant":
+        return node.value if node.even else None
+    chain = descend(Spot(node))
+    begin = settle(chain.begin)
+    for piece in map(settle, pieces(begin) if begin.node.op in ops.JOINING else [begin]):
+        fixed = piece.node.kind in ("constant", "buffer") or piece.node.name in untrained
+        if fixed and piece.node.even:
+            return float(Composition(chain.steps).sigma(torch.tensor(piece.node.value, dtype=torch.float64)))
+    return None
 
 
 def _line(function: FunctionType, node: ast.expr, more: int) -> str:
