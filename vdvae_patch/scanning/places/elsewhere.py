@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from types import CodeType, FunctionType
 
 import torch
@@ -32,6 +33,7 @@ from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.chain import descend
 from vdvae_patch.scanning.arithmetic.expression import Spot, pieces, settle
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
+from vdvae_patch.scanning.places.read_elsewhere import where_it_is_read
 from vdvae_patch.trace import shown
 
 
@@ -44,7 +46,7 @@ def with_what_did_not_run(model: nn.Module, graph: Graph, heads: Sequence[Head])
         head
         if head.found is None
         else replace(
-            head, found=replace(head.found, elsewhere=others.like_those_of(head), constant=others.of_a_constant(head))
+            head, found=replace(head.found, elsewhere=others.told_of(head), constant=others.of_a_constant(head))
         )
         for head in heads
     ]
@@ -54,7 +56,7 @@ class _Others:
     """Expressions of a model's functions that the scanned call did not run."""
 
     def __init__(self, model: nn.Module, graph: Graph) -> None:
-        self._model = model
+        self._model, self._graph = model, graph
         self._functions = dict.fromkeys(_functions(model))
         self._ran: dict[str, set[Span]] = {}
         self._constant: dict[tuple[object, ...], float] = {}
@@ -69,8 +71,14 @@ class _Others:
                 self._ran.setdefault(frame.code.co_filename, set()).add((first, last, start, end))
         self._told: dict[tuple[FunctionType, tuple[str, ...]], str] = {}
 
-    def like_those_of(self, head: Head) -> str:
-        """A line about them; empty where there are none."""
+    def told_of(self, head: Head) -> str:
+        """A line about them, or about others that read the raw value; empty where there are none."""
+        if told := self._like_those_of(head):
+            return told
+        at, own = partial(_function, self._model), self._functions.keys()
+        return where_it_is_read(self._model, self._graph, head, own, at, self._has_run)
+
+    def _like_those_of(self, head: Head) -> str:
         for site in head.sites:
             if isinstance(site, Site) and not site.in_call and site.channels is None:
                 try:
