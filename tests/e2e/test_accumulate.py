@@ -152,10 +152,11 @@ def test_batch_norms_that_see_a_share_of_the_batch_are_said(tmp_path: Path, caps
 
 
 class Counted(nn.Module):
-    """A layer, a batch norm, and a codebook that follows what it sees."""
+    """A layer, a batch norm, and two codebooks that follow what it sees, of which one is a parameter."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.book = nn.Parameter(torch.zeros(3), requires_grad=False)
         self.layer, self.norm, self.still = nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3)
         self.register_buffer("codes", torch.zeros(3))
         self.register_buffer("constant", torch.tensor([1.0, torch.nan]))
@@ -163,6 +164,7 @@ class Counted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(self.layer(x))
         self.codes = self.codes + y.detach().mean(0)
+        self.book += y.detach().mean(0)
         return y
 
 
@@ -174,7 +176,7 @@ def test_what_a_model_moves_in_each_part_of_a_batch_is_said() -> None:
     model.norm.bias.data.fill_(1.0)
     model(torch.ones(4, 3))
     assert moved_in_each_part(before, model, ["num_iter"], parts=4).startswith(
-        "--accumulate 4: the model moves num_iter, codes in each pass, 4 times an update; "
+        "--accumulate 4: the model moves num_iter, codes, book in each pass, 4 times an update; "
     )
     assert moved_in_each_part(before, model, [], parts=1) == ""
     assert "a, b, c, d, e and 1 more in each pass" in moved_in_each_part({}, model, list("abcdef"), parts=2)

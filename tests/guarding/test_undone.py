@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import vdvae_patch
 from vdvae_patch.errors import GuardError
+from vdvae_patch.guarding.buffers import Buffers
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_vae import SmallVAE, nelbo
@@ -677,19 +678,20 @@ def test_the_norm_is_infinite_where_the_loop_has_mended_what_the_scaler_skips_fo
     assert skip.norm == torch.inf
 
 
-def test_a_parameter_that_a_model_moves_by_itself_is_put_back_as_its_buffers_are() -> None:
+@pytest.mark.parametrize("size", [2, 2**19])
+def test_a_parameter_that_a_model_moves_by_itself_is_put_back_as_its_buffers_are(size: int) -> None:
     """A codebook that follows its codes took in the batch that was skipped, and every later step was NaN for it."""
 
     class Codes(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(3, 2)
-            self.code = nn.Parameter(torch.zeros(2), requires_grad=False)
+            self.code = nn.Parameter(torch.zeros(size, 2), requires_grad=False)
 
         def forward(self, x: Tensor) -> Tensor:
             out: Tensor = self.layer(x)
             self.code.data.lerp_(out.detach().mean(0), 0.1)
-            return (out - self.code).square().mean()
+            return (out - self.code[0]).square().mean()
 
     torch.manual_seed(0)
     model = Codes()
@@ -705,6 +707,22 @@ def test_a_parameter_that_a_model_moves_by_itself_is_put_back_as_its_buffers_are
     assert torch.equal(codes[2], codes[1])
     assert not torch.equal(codes[1], codes[0])
     assert bool(codes[3].isfinite().all())
+
+
+def test_a_large_frozen_parameter_is_copied_from_the_look_on_that_finds_it_moved() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Embedding(2**19, 2), nn.Embedding(2, 2))
+    model[1].requires_grad_(False)
+    model[2].requires_grad_(False)
+    model[1].weight.data[5] = math.nan
+    buffers, taken = Buffers(model), []
+    for _ in range(52):
+        buffers.take()
+        taken.append(set(buffers.state()))
+    assert all(names == {"2.weight"} for names in taken)
+    model[1].weight[7] += 1
+    for _ in range(50):
+        buffers.take()
+    assert set(buffers.state()) == {"1.weight", "2.weight"}
 
 
 def test_an_update_of_a_discriminator_is_not_undone_by_a_generators_that_is_skipped() -> None:

@@ -104,6 +104,17 @@ def test_a_tensor_with_two_names_is_written_once_and_read_by_both(tmp_path: Path
     assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+@pytest.mark.parametrize("mask", [0o022, 0o007])
+def test_a_saved_model_is_readable_by_whom_the_umask_lets_read(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        saved = vdvae_patch.save(patched("AtOutput"), tmp_path / "saved")
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in saved.iterdir()} == {0o666 & ~mask}
+
+
 class Twice(nn.Module):
     """Two encoders, which are one module, or two that share their weights, or two."""
 

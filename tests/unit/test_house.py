@@ -46,7 +46,7 @@ LAYERS = [
     ["outcome", "skips"],
     ["reading"],
     ["given", "tables", "trace"],
-    ["errors", "machine", "number_ranges", "own_process", "torch_versions"],
+    ["errors", "machine", "number_ranges", "own_process", "torch_versions", "untrained"],
 ]
 # The same inside the largest of them.
 SCAN = [

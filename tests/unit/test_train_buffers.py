@@ -12,6 +12,7 @@ from ranks_of_seams import on_two_ranks
 from torch import Tensor, nn
 
 from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.train.agreement import apart
 from vdvae_patch.train.aside import aside
 from vdvae_patch.train.buffers import BuffersBefore, averaged_by
 from vdvae_patch.train.setup import BuffersFollow
@@ -174,7 +175,7 @@ def test_a_pass_of_the_average_moves_no_parameter_that_its_model_moves_by_itself
     assert not bool(average.code.any())
 
 
-def an_average_on(rank: int) -> dict[str, Tensor]:
+def an_average_on(rank: int) -> dict[str, Any]:
     """Codes, and weights that are averages, which are another one's on each of two ranks."""
     torch.manual_seed(0)
     model = Codebook()
@@ -182,8 +183,11 @@ def an_average_on(rank: int) -> dict[str, Tensor]:
     averaged_by(model, average)
     average.code.fill_(rank + 1.0)
     average.layer.bias.fill_(rank + 1.0)
-    World(CPU, rank, 2).share_buffers(average)
-    return {"code": average.code.detach(), "bias": average.layer.bias.detach()}
+    world = World(CPU, rank, 2)
+    names = apart(average, world)
+    world.share_buffers(average)
+    left = apart(average, world)
+    return {"code": average.code.detach(), "bias": average.layer.bias.detach(), "apart": names, "left": left}
 
 
 @pytest.mark.medium
@@ -191,3 +195,5 @@ def test_ranks_evaluate_with_the_untrained_parameters_of_the_first_and_send_no_a
     found = on_two_ranks(an_average_on, tmp_path)
     assert [float(one["code"][0]) for one in found] == [1.0, 1.0]
     assert [float(one["bias"][0]) for one in found] == [1.0, 2.0]
+    assert [one["apart"] for one in found] == [["code"], ["code"]]
+    assert [one["left"] for one in found] == [[], []]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,8 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from vdvae_patch.guarding.deferred import selected
+from vdvae_patch.untrained import Places, places_of_untrained
 
 _AGAIN = 50  # steps between two looks at which modules there are
+_FIRST = 3  # looks one after the other at the beginning, so that what a model moves in its first steps is known soon
+_SAMPLES = 1024  # values of a large parameter that are compared from one look to the next
 _LARGE = 2**20  # bytes from which a buffer is not copied before somebody writes to it
 
 
@@ -24,8 +26,9 @@ class Buffers:
     write through `.data`: no counter says whether a buffer changed. A large one on a CPU is therefore copied when it is
     written to, by PyTorch's copy-on-write storage, which sees every write of an operation. What others may write to
     behind PyTorch's back (a NumPy array of it, a view that somebody holds) is copied in every step, as small buffers
-    are, and so is for a while what was written to since the step before. Small parameters that are not trained, beside
-    others that are, are buffers here: a model may move them by itself, as a codebook that follows its codes.
+    are, and so is for a while what was written to since the step before. Parameters that are not trained, beside others
+    that are, are buffers here: a model may move them by itself, as a codebook that follows its codes. Large ones are so
+    from the look on that finds them moved: a frozen network would cost a copy in every step for nothing.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -35,7 +38,8 @@ class Buffers:
         self._own: list[Tensor] = []
         self._seen: list[int] = []
         self._dicts: list[dict[str, Tensor | None]] = []
-        self._untrained: list[tuple[dict[str, Any], str]] = []
+        self._untrained: Places = []
+        self._frozen = _Frozen()
         self._large: list[int] = []
         self._small: tuple[list[Tensor], list[Tensor]] = [], []
         self._copied: dict[int, int] = {}  # of large ones: in how many more steps they are copied at once
@@ -95,10 +99,10 @@ class Buffers:
 
     def _slots(self, again: bool = False) -> list[tuple[dict[str, Any], str, Tensor]]:
         """Where what is copied lies, and what it is. Modules are looked for anew now and then: they may be added."""
-        if not again and self._takes % _AGAIN == 0:
+        if not again and (self._takes < _FIRST or self._takes % _AGAIN == 0):
             self.modules = list(self._model.modules())
             self._dicts = [m._buffers for m in self.modules]
-            self._untrained = _untrained(self.modules)
+            self._untrained = self._frozen.moving(places_of_untrained(self.modules))
         self._takes += not again
         slots = [(owner, name, b) for owner in self._dicts for name, b in owner.items() if b is not None]
         moved = ((owner, name, owner.get(name)) for owner, name in self._untrained)
@@ -137,16 +141,41 @@ class Buffers:
         return {names[id(v)]: kept for v, kept in zip(self._own, self._kept, strict=True) if id(v) in names}
 
 
-def _untrained(modules: Sequence[nn.Module]) -> list[tuple[dict[str, Any], str]]:
-    """Where the small parameters without a gradient are, of modules of which others have one."""
-    held = [(m._parameters, name, p) for m in modules for name, p in m._parameters.items() if p is not None]
-    if not any(p.requires_grad for _, _, p in held):
-        return []
-    return [
-        (owner, name)
-        for owner, name, p in held
-        if not p.requires_grad and not is_lazy(p) and p.numel() * p.element_size() < _LARGE
-    ]
+class _Frozen:
+    """Which of a model's untrained parameters a guard has to copy: all that are small, and the large ones that move."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, str], tuple[int, int, Tensor]] = {}
+        self._moving: set[tuple[int, str]] = set()
+
+    @torch.no_grad()
+    def moving(self, places: Places) -> Places:
+        """Those that are small, or were another tensor, of another version or of other values at the last look.
+
+        A write through `.data` raises no version, so that values have to be compared: some, spread over all.
+        """
+        found = []
+        for owner, name in places:
+            place, parameter = (id(owner), name), owner[name]
+            small = parameter.numel() * parameter.element_size() < _LARGE
+            if not small and place not in self._moving:
+                before, now = self._seen.get(place), (id(parameter), parameter._version, _some_of(parameter))
+                self._seen[place] = now
+                if before is not None and not (before[:2] == now[:2] and _equal(before[2], now[2])):
+                    self._moving.add(place)
+            if small or place in self._moving:
+                found.append((owner, name))
+        return found
+
+
+def _some_of(values: Tensor) -> Tensor:
+    which = torch.linspace(0, values.numel() - 1, _SAMPLES, dtype=torch.float64).long()
+    return values.detach()[torch.unravel_index(which.to(values.device), values.shape)]
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    alike = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+    return alike and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _is_trained(value: Tensor) -> bool:

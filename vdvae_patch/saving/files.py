@@ -33,7 +33,10 @@ def new_folder(folder: Path, names: frozenset[str], overwrite: bool) -> Iterator
         raise CheckpointError(f"{folder} cannot be written: {error}") from error
     try:
         yield made
-        made.chmod(0o777 & ~_umask())
+        mask = _umask()
+        made.chmod(0o777 & ~mask)
+        for file in made.iterdir():
+            file.chmod(0o666 & ~mask)  # safetensors lets its owner alone read it
         for file in (*made.iterdir(), made):
             _to_disk(file)
         _exchange(made, folder)

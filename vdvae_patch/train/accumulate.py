@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts.preset import Losses
+from vdvae_patch.train.buffers import named_untrained
 from vdvae_patch.train.weighing import Weighed
 
 Context = Callable[[], AbstractContextManager[object]]
@@ -56,16 +57,17 @@ def shares_of_batch_norms(model: nn.Module, batch: int, parts: int, ranks: int) 
 
 
 def buffers_but_means(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the buffers that are no batch norm's, of which `shares_of_batch_norms` tells."""
+    """Copies of what is not trained, and of buffers but a batch norm's, of which `shares_of_batch_norms` tells."""
     norms = {id(b) for module in model.modules() if isinstance(module, _BatchNorm) for b in module.buffers()}
-    return {name: buffer.clone() for name, buffer in model.named_buffers() if id(buffer) not in norms}
+    own = (*model.named_buffers(), *named_untrained(model))
+    return {name: values.detach().clone() for name, values in own if id(values) not in norms}
 
 
 def moved_in_each_part(before: Mapping[str, Tensor], model: nn.Module, outside: Iterable[str], parts: int) -> str:
     """That a model moves something in each pass, and so `parts` times an update; empty if it moves nothing.
 
     Args:
-        before: its buffers before the update, see `buffers_but_means`.
+        before: its buffers, and what it has not trained, before the update; see `buffers_but_means`.
         outside: the names of what it has moved outside of its `state_dict`.
     """
     now = buffers_but_means(model)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 import vdvae_patch
 from vdvae_patch.errors import RunError
 from vdvae_patch.outside import differences, holds_generator, put, settings
+from vdvae_patch.train.buffers import named_untrained
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.provenance import code_commit, code_sources
 from vdvae_patch.train.setup import Workload
@@ -88,3 +90,25 @@ def share_constants(work: Workload, world: World, say: Callable[[str], None]) ->
                 f"note: on rank {rank} the model keeps, outside of its state_dict, another {named}: the ranks train "
                 "different models, unless none of it matters to the loss"
             )
+
+
+@torch.no_grad()
+def apart(model: nn.Module, world: World) -> list[str]:
+    """The parameters without a gradient that have other values on one rank than on another.
+
+    DDP sends them once, before the first step. Where a model then moves one by itself, such as a codebook that follows
+    its codes, every rank does so by its own images, and trains with its own, unless the model averages over ranks.
+    """
+    places = named_untrained(model)
+    if world.size == 1 or not places:
+        return []
+    of_ranks = world.gather(torch.stack([_moments(parameter) for _, parameter in places]))
+    alike = (of_ranks == of_ranks[:1]).all(-1).all(0).tolist()
+    return [name for (name, _), same in zip(places, alike, strict=True) if not same]
+
+
+def _moments(values: Tensor) -> Tensor:
+    # enough to tell tensors apart that were moved by different images, and the same wherever they are equal
+    real = torch.view_as_real(values) if values.is_complex() else values
+    flat = real.detach().double().flatten().nan_to_num()
+    return torch.stack([flat.sum(), flat.square().sum()])

@@ -9,10 +9,11 @@ follows its codes, or running means, a model may move by itself.
 from __future__ import annotations
 
 import weakref
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from vdvae_patch.untrained import Places, places_of_untrained
 
 
 class BuffersBefore:
@@ -71,7 +72,6 @@ class BuffersBefore:
                 now.copy_(torch.where(skip.to(now.device) != 0, copy, now))
 
 
-Places = list[tuple[dict[str, Any], str]]
 _in_average: weakref.WeakKeyDictionary[nn.Module, Places] = weakref.WeakKeyDictionary()
 
 
@@ -80,11 +80,17 @@ def untrained(model: nn.Module) -> Places:
     all have none, those that are so in its model, if that was `averaged_by` it."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return _in_average.get(model, [])
+    return places_of_untrained(model.modules())
+
+
+def named_untrained(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """The `untrained` parameters that have values, by their names in the model, each one once."""
+    own = {(id(owner), name) for owner, name in untrained(model)}
     return [
-        (module._parameters, name)
-        for module in model.modules()
+        (f"{path}.{name}" if path else name, parameter)
+        for path, module in model.named_modules()
         for name, parameter in module._parameters.items()
-        if parameter is not None and not parameter.requires_grad
+        if parameter is not None and (id(module._parameters), name) in own and can_be_copied(parameter)
     ]
 
 

@@ -20,7 +20,7 @@ from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
 from vdvae_patch.patching.decoder import likelihood_in
 from vdvae_patch.train.accumulate import buffers_but_means, moved_in_each_part, shares_of_batch_norms
-from vdvae_patch.train.agreement import require_same, share_constants
+from vdvae_patch.train.agreement import apart, require_same, share_constants
 from vdvae_patch.train.aside import aside
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.compiled import keep_compiled_code
@@ -334,6 +334,12 @@ def _between(run: Run, done: int) -> None:
 def _evaluate(run: Run, images: DeviceImages, *, limit: int, final: bool = False) -> Evaluation:
     work, weighing = run.work, run.work.weighing
     work.let_average_follow()
+    if names := apart(work.ema, run.world):
+        run.say_once(
+            f"note: {', '.join(names)}: parameters without a gradient that the model moves by itself, on each rank by "
+            "its own images. Ranks train with their own, and those of rank 0 are measured and saved; let the model "
+            "average them over ranks, or make them buffers, which all take from rank 0 before each step"
+        )
     # at the end a density of the host's own is measured by mass, too, so that one table can hold all
     own = own_mass(work.host, work.ema) if final and weighing is None else None
     return evaluate(
