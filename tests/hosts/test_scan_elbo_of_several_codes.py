@@ -179,9 +179,12 @@ class ImportanceWeighted(nn.Module):
         mean, log_variance = self.encoder(x).chunk(2, 1)
         noise = torch.randn(5, *mean.shape)
         z = mean + torch.exp(0.5 * log_variance) * noise
-        error = F.binary_cross_entropy_with_logits(self.decoder(z), x.expand(5, -1, -1), reduction="none").sum(-1)
+        error = F.binary_cross_entropy_with_logits(self.decoder(z), self.data(x).expand(5, -1, -1), reduction="none")
         prior_over_posterior = (0.5 * (noise**2 - z**2) + 0.5 * log_variance.expand_as(z)).sum(-1)
-        return -torch.logsumexp(prior_over_posterior - self.weight * error, 0).mean()
+        return -torch.logsumexp(prior_over_posterior - self.weight * error.sum(-1), 0).mean()
+
+    def data(self, x: Tensor) -> Tensor:
+        return x
 
 
 @pytest.mark.parametrize("weight", [1.0, 4.0])
@@ -191,3 +194,16 @@ def test_the_draws_of_an_importance_weighted_bound_count_together_as_one(weight:
     assert elbo is not None
     assert elbo.beta == pytest.approx(1 / weight, rel=1e-4)
     assert any("as in an importance-weighted bound: their mean is taken" in note for note in elbo.notes)
+
+
+class Thresholded(ImportanceWeighted):
+    """It makes its own binary data, which a scan sees as constants."""
+
+    def data(self, x: Tensor) -> Tensor:
+        return (x > 0).float()
+
+
+def test_draws_are_counted_of_data_that_the_model_thresholds_itself() -> None:
+    elbo = scan(Thresholded(1.0), torch.randn(16, 8)).elbo
+    assert elbo is not None
+    assert elbo.beta == pytest.approx(1, rel=1e-4)
