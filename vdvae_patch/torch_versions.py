@@ -46,3 +46,8 @@ def quiet_vmap() -> Iterator[None]:
 def on_state_dict(module: nn.Module, hook: Callable[..., None]) -> None:
     """Call a hook with each `state_dict` of a module; before torch 2.5 the way there had no public name."""
     getattr(module, "register_state_dict_post_hook", module._register_state_dict_hook)(hook)
+
+
+def before_load_state_dict(module: nn.Module, hook: Callable[..., None]) -> None:
+    """Call a hook, with the module first, before each state is loaded; before torch 2.5 the way had no public name."""
+    module._register_load_state_dict_pre_hook(hook, with_module=True)  # type: ignore[no-untyped-call]

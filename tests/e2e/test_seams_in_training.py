@@ -83,9 +83,12 @@ def test_the_elbo_by_name_is_the_hosts_own_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.medium
-def test_what_is_logged_and_what_stands_apart_in_the_checkpoint(tmp_path: Path) -> None:
+def test_what_is_logged_and_what_stands_apart_in_the_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
-    train(tiny(out, steps=4, variant="explin/constant", decoder="optimal", objective="geco(kappa=0.06)"))
+    seams = {"decoder": "optimal", "objective": "geco(kappa=0.06)"}
+    train(tiny(out, steps=4, variant="explin/constant", evaluate_every=2, **seams))
     rows = metrics(out)
     more = {"constraint", "constraint_average", "lambda", "equivalent_beta", "sigma"}
     assert all(row.keys() == PLAIN_ROW | more for row in rows)
@@ -105,6 +108,9 @@ def test_what_is_logged_and_what_stands_apart_in_the_checkpoint(tmp_path: Path) 
     assert not (plain / "trajectory.png").exists()
     assert summary["variant"] == "explin/constant+optimal+geco(kappa=0.06)"
     assert "after 4 updates" in summary["sigma_lags"]
+    validated = [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["sigma_of_first_batch"] for row in validated] == pytest.approx([0.99, 0.99**3])
+    assert capsys.readouterr().err.count("of the NELBO of the validation images: after 2 updates") == 1
     assert summary["test_mass_nelbo_nats_per_dim"] > summary["test_nelbo_nats_per_dim"]
 
 

@@ -88,3 +88,15 @@ def test_the_introduction_says_how_large_the_batches_are(tmp_path: Path, nproc: 
     text = table4._introduction(options, comparison, None)
     assert said in text
     assert ("batches of" in text) == bool(said)
+
+
+def test_another_budget_for_runs_that_were_begun_with_one_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They would go on with the steps of the first, and the report would say that these fill the second."""
+    begun = {"steps": 6, "test_images": 20, "step_seconds": 1.7, "minutes": 0.3, "runs": 1}
+    (tmp_path / "budget.json").write_text(json.dumps(begun))
+    with pytest.raises(SystemExit) as ended:
+        main(["reproduce", "table4", *RUNS, "--budget=60", f"--out={tmp_path}"])
+    assert ended.value.code == 2
+    assert "were begun with --budget 0.3, and do 6 steps each" in capsys.readouterr().err

@@ -254,6 +254,19 @@ def test_a_checkpoint_brings_its_patch_back(tmp_path: Path) -> None:
     assert scales_of(loaded) == scales_of(module)
 
 
+def test_a_scale_that_was_fitted_before_the_checkpoint_was_read_is_not_told_of(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    first = trainer(tmp_path, Patch("upbounded", paper=False), steps=1)
+    first.fit(module := OwnStep(), loader())
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    with torch.no_grad():
+        (again := OwnStep()).vae.bias.add_(1.0)
+    trainer(tmp_path, Patch("upbounded", paper=False)).fit(again, loader(), ckpt_path=tmp_path / "last.ckpt")
+    assert scales_of(again) == scales_of(module)
+    assert not any("these weights were made" in str(warning.message) for warning in recwarn)
+
+
 def test_a_checkpoint_without_a_patch_is_trained_on_under_one(tmp_path: Path) -> None:
     first = trainer(tmp_path)
     first.fit(Module(), loader())

@@ -674,6 +674,57 @@ def test_a_state_dict_says_under_which_patch_it_was_made_and_has_the_same_keys_a
         vdvae_patch.load_state_dict(patched("AtOutput", "upbounded"), again)
 
 
+class Softplus(nn.Module):
+    """A σ that is no exponential, so that gain and shift are fitted to a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.decoder = nn.Linear(8, 8), nn.Linear(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.encoder(x).chunk(2, 1)
+        sigma = nn.functional.softplus(raw)
+        z = mean + sigma * torch.randn_like(mean)
+        return ((self.decoder(z) - x) ** 2).mean() + (0.5 * (sigma**2 + mean**2 - 1) - torch.log(sigma)).mean()
+
+
+def fitted_to(size: float) -> nn.Module:
+    """Patched at the top of a script, as it is run again before a training goes on."""
+    x = size * torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+    model = Softplus()
+    vdvae_patch.patch(model, "upbounded", heads=vdvae_patch.scan(model, x), paper=False)
+    return model
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: nn.ModuleDict({"vae": model})])
+def test_weights_whose_gains_were_fitted_to_another_batch_are_told_by_the_model_itself(
+    wrap: Callable[[nn.Module], nn.Module],
+) -> None:
+    state = wrap(fitted_to(1.0)).state_dict()
+    with pytest.warns(
+        UserWarning, match=r"were made with upbounded\(gain=.* for encoder\[4:8\], and the model has"
+    ) as seen:
+        wrap(copy.deepcopy(fitted_to(3.0))).load_state_dict(state)
+    assert len(seen) == 1
+    with pytest.warns(UserWarning, match="fitted to another batch or to other weights") as seen:
+        vdvae_patch.load_state_dict(wrap(fitted_to(3.0)), state)
+    assert len(seen) == 1
+
+
+def test_weights_of_the_same_patch_of_none_or_into_a_vanilla_model_load_without_a_word() -> None:
+    model = fitted_to(3.0)
+    again = Softplus()
+    vdvae_patch.apply(again, vdvae_patch.patch_json(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.load_state_dict(model.state_dict())
+        again.load_state_dict(Softplus().state_dict())
+        pickle.loads(pickle.dumps(again)).load_state_dict(model.state_dict())
+        vdvae_patch.unpatch(again)
+        again.load_state_dict(model.state_dict())
+
+
 def test_the_note_goes_with_copies_and_goes_away_with_the_patch() -> None:
     model = patched("AtOutput", "upbounded")
     twin = copy.deepcopy(model)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
 
@@ -164,3 +165,45 @@ def test_latents_of_several_layers_that_are_joined_first_are_not_said_to_have_no
     elbo = scan(JoinedFirst(), torch.randn(16, 8, generator=torch.Generator().manual_seed(1))).elbo
     assert elbo.kl_factor == pytest.approx(1 / 16)
     assert not any("have no KL here" in note for note in elbo.notes)
+
+
+class ImportanceWeighted(nn.Module):
+    """The bound of Burda et al., eq. 8, of five draws; a Bernoulli's log likelihood times `weight`."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight, self.encoder, self.decoder = weight, nn.Linear(8, 8), nn.Linear(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_variance = self.encoder(x).chunk(2, 1)
+        noise = torch.randn(5, *mean.shape)
+        z = mean + torch.exp(0.5 * log_variance) * noise
+        error = F.binary_cross_entropy_with_logits(self.decoder(z), self.data(x).expand(5, -1, -1), reduction="none")
+        prior_over_posterior = (0.5 * (noise**2 - z**2) + 0.5 * log_variance.expand_as(z)).sum(-1)
+        return -torch.logsumexp(prior_over_posterior - self.weight * error.sum(-1), 0).mean()
+
+    def data(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_the_draws_of_an_importance_weighted_bound_count_together_as_one(weight: float) -> None:
+    x = torch.bernoulli(torch.full((16, 8), 0.5), generator=torch.Generator().manual_seed(0))
+    elbo = scan(ImportanceWeighted(weight), x).elbo
+    assert elbo is not None
+    assert elbo.beta == pytest.approx(1 / weight, rel=1e-4)
+    assert any("as in an importance-weighted bound: their mean is taken" in note for note in elbo.notes)
+
+
+class Thresholded(ImportanceWeighted):
+    """It makes its own binary data, which a scan sees as constants."""
+
+    def data(self, x: Tensor) -> Tensor:
+        return (x > 0).float()
+
+
+def test_draws_are_counted_of_data_that_the_model_thresholds_itself() -> None:
+    elbo = scan(Thresholded(1.0), torch.randn(16, 8)).elbo
+    assert elbo is not None
+    assert elbo.beta == pytest.approx(1, rel=1e-4)

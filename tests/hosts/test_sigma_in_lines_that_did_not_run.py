@@ -136,3 +136,67 @@ def test_a_method_that_both_call_is_patched_for_both() -> None:
         warnings.simplefilter("error")
         vdvae_patch.patch(model, "bounded(0.3, 0.4)", heads=vdvae_patch.scan(model, X))
     assert model.sample_code(X).max() < 0.4
+
+
+class Residual(VAE):
+    """A posterior that adds to its prior, so that all that reads the prior's raw value is replaced; or a prior of
+    parameters, in a density."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior, self.first = nn.Linear(4, 8), nn.Linear(8, 4)
+        self.log_sigma = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        m, p = self.prior(self.first(x)).chunk(2, 1)
+        mu, raw = self.encoder(x).chunk(2, 1)
+        q = p + raw
+        kl = p - q + 0.5 * (torch.exp(2 * (q - p)) + (mu * torch.exp(-p)) ** 2)
+        z = mu + m + torch.exp(q) * torch.randn_like(mu)
+        error = (self.decoder(z)[:, :4] - x[:, :4]) * torch.exp(-self.log_sigma)
+        return (0.5 * error**2 + self.log_sigma).mean() + kl.mean()
+
+
+class Sampled(Residual):
+    def sample_code(self, z: Tensor) -> Tensor:
+        m, p = self.prior(z).chunk(2, 1)
+        return m + p.exp() * torch.randn_like(m)
+
+
+class Read(Residual):
+    def noise(self) -> Tensor:
+        return torch.exp(self.log_sigma / 1)
+
+
+class Mean(Residual):
+    def code(self, z: Tensor) -> Tensor:
+        return self.prior(z)[:, :4]
+
+
+class Encoded(VAE):
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.encode(x).chunk(2, 1)
+        return self.loss(x, mu, torch.exp(raw.clamp(-3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (Sampled, r"`self\.prior\(z\)` in Sampled\.sample_code, which the scanned call did not run, reads a raw value"),
+        (Read, r"`self\.log_sigma / 1` in Read\.noise, which the scanned call did not run, reads a raw value"),
+        (Encoded, r"Encoded\.encode gives raw values as before, and σ is replaced behind it, at .*py:\d+: a σ that"),
+    ],
+)
+def test_code_that_reads_a_raw_value_and_writes_sigma_in_other_words_is_said(build: type[VAE], said: str) -> None:
+    heads = vdvae_patch.scan(model := build(), X)
+    with pytest.warns(UserWarning, match=said):
+        vdvae_patch.patch(model, heads=heads, **{head.role: "bounded(0.3, 0.4)" for head in heads})
+
+
+def test_code_that_reads_the_mean_beside_it_is_not_said(recwarn: pytest.WarningsRecorder) -> None:
+    heads = vdvae_patch.scan(model := Mean(), X)
+    vdvae_patch.patch(model, heads=heads, **{head.role: "bounded(0.3, 0.4)" for head in heads})
+    assert not any("raw value" in str(warning.message) for warning in recwarn)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import vdvae_patch.machine
 from vdvae_patch.machine import cache_folder, peak_resident_bytes, usable_cores
 
 
@@ -36,6 +38,10 @@ def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.Monkey
 def test_peak_memory_is_in_bytes_whatever_the_system_counts_in(
     monkeypatch: pytest.MonkeyPatch, platform: str, unit: int
 ) -> None:
+    def no_such_file(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", no_such_file)  # macOS has no /proc
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=5000))
     assert peak_resident_bytes() == 5000 * unit
@@ -44,3 +50,12 @@ def test_peak_memory_is_in_bytes_whatever_the_system_counts_in(
 def test_peak_memory_holds_what_was_allocated() -> None:
     block = bytearray(b"x") * 2**25
     assert 2**25 <= len(block) <= peak_resident_bytes() < 2**40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count a program's memory from its own start")
+def test_peak_memory_of_a_program_is_not_what_its_parent_held_when_it_started_it() -> None:
+    block = bytearray(b"x") * 2**28
+    machine = str(Path(vdvae_patch.machine.__file__))
+    code = f"import runpy; print(runpy.run_path({machine!r})['peak_resident_bytes']())"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert 2**20 < int(found) < len(block) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from compare_samples import SEEN, make_plan, write_run
 
 from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.results import collect
+from vdvae_patch.report.drawn import Budget, of_runs
 from vdvae_patch.report.find import find
 from vdvae_patch.report.page import gather, render
 from vdvae_patch.report.runsets import Column, RunSet, _in, _mean
 from vdvae_patch.skips.records import JsonLines
-from vdvae_patch.train.folder import COMPARISON_LOCK, RunFolder, write_config, write_json
+from vdvae_patch.train.folder import COMPARISON_LOCK, RunFolder, read_json, write_config, write_json
 
 
 def saw(comparison: Comparison, index: int, **changed: Any) -> None:
@@ -234,3 +236,47 @@ def test_a_page_of_several_likelihoods_says_what_compares_them(tmp_path: Path, v
     text = render(gather(find(made.out)), tmp_path / "report.html", now=0.0)
     assert ("not comparable with a probability" in text) is mixed
     assert ("only curves of one likelihood compare" in text) is mixed
+
+
+def test_a_page_of_a_density_and_a_probability_of_two_hosts_says_so_and_each_has_its_nelbo_by_mass(
+    comparison: Comparison,
+) -> None:
+    """Both are `vanilla`, and what their variants say of a decoder is the same: nothing."""
+    for run, found in zip(
+        comparison.runs,
+        ({"likelihood": "discrete"}, {"likelihood": "density", "test_mass_nelbo_bits_per_dim": 7.5}) * 2,
+        strict=True,
+    ):
+        summary = read_json(run.folder / "summary.json") | found
+        write_json(run.folder / "summary.json", summary, checksum=True)
+    text = render(gather(find(comparison.out)), comparison.out / "report.html", now=0.0)
+    assert "not comparable with a probability" in text
+    assert "only curves of one likelihood compare" in text
+    sets = shown(comparison)
+    place = [column.name for column in sets.columns].index("by mass")
+    assert [row.cells[place].text for row in sets.rows] == [f"{4.1 / math.log(2):.3f}", "7.500"]
+
+
+def test_a_page_says_up_to_which_validation_an_optimal_sigma_had_not_come_far(comparison: Comparison) -> None:
+    log = JsonLines(RunFolder(comparison.runs[0].folder).evaluations, run=f"{0:032x}")
+    for step, lags in ((19, {"sigma_of_first_batch": 0.83}), (219, {"sigma_of_first_batch": 0.11}), (419, {})):
+        log.write({"step": step, "elbo": 4.0, **lags})
+    log.close()
+    (said,) = [note for note in shown(comparison).notes if "validation" in note]
+    assert said.startswith("vanilla seed 0: the NELBO of the validation images up to step 219 ")
+    assert "the first batch's to 11% or more" in said
+    text = render(gather(find(comparison.out)), comparison.out / "report.html", now=0.0)
+    assert "Validation NELBO, of the averaged weights (EMA)" in text
+
+
+def test_a_run_in_its_first_epoch_has_an_epoch_of_its_own_length_on_the_axis(comparison: Comparison) -> None:
+    """Its log does not tell how long that is, and the other runs of a page may be of other data or batches."""
+    short, long = comparison.runs[0], comparison.runs[1]
+    shutil.rmtree(long.folder)
+    write_run(long, [None] * 6, per_epoch=1000)
+    saw(comparison, 1, data={"train_count": 530}, global_batch=10)
+    found = {run.folder: run for run in shown(comparison).runs}
+    assert found[short.folder].per_epoch == 2
+    assert found[long.folder].per_epoch == 53
+    pages = of_runs(shown(comparison), Budget(), 4, 0)["runs"]
+    assert sorted(run["perEpoch"] for run in pages) == [2, 2, 2, 53]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from vdvae_patch.cli import train as command
 from vdvae_patch.data import DATASETS, load
 from vdvae_patch.errors import DataError
 from vdvae_patch.machine import CACHE_VARIABLE
+from vdvae_patch.train import checkpoint
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.estimate import estimate
 
@@ -124,7 +127,24 @@ def test_so_does_the_estimate_of_published_runs(
     said = capsys.readouterr().out
     assert "cifar10 is not here" in said
     assert "18 runs (6 variants, 3 seeds)" in said
+    # the last two and the last finite one: nothing is evaluated, of which the best would be kept
+    megabytes = float(re.findall(r"([\d.]+) MB a checkpoint", said)[0])
+    assert f"at most 3 checkpoints a run, {18 * 3 * megabytes / 1000:.1f} GB together" in said
     assert offline == []
+
+
+def test_an_estimate_of_a_run_that_is_resumed_has_the_time_of_the_steps_that_are_left(
+    offline: list[str], tmp_path: Path
+) -> None:
+    told = ["--host", "mlp_vae", "--preset", "paper", "--batch-size", "2", "--device", "cpu", "--steps", "900", "--out"]
+    config = arguments.parse_train([*told, str(tmp_path)])
+    info = checkpoint.CheckpointInfo(600, "vdvae", "vanilla", "host", (), True, None)
+    checkpoint.save(tmp_path / "checkpoints", info, {})
+    assert estimate(config, measured=1).done == 0
+    found = estimate(replace(config, resume=True), measured=1)
+    assert (found.steps, found.done) == (900, 600)
+    assert found.hours == pytest.approx(300 * found.step_seconds / 3600)
+    assert " for the 300 that are not done yet, " in str(found)
 
 
 def test_data_that_were_named_and_are_not_there_are_missed(offline: list[str], tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 
 import pytest
+import torch
+from torch import nn
 
 from vdvae_patch.cli.arguments import parse_train
-from vdvae_patch.train.estimate import estimate, spoken
+from vdvae_patch.train.estimate import checkpoint_bytes, estimate, spoken
 
 
 def clock_of(*steps: float) -> Callable[[], float]:
@@ -50,3 +52,10 @@ def test_a_short_run_takes_minutes_and_not_zero_hours() -> None:
     assert [spoken(hours) for hours in (1234.56, 1.0, 0.05, 0.004)] == [
         "1,234.6 hours", "1.0 hours", "3.0 minutes", "14.4 seconds"
     ]  # fmt: skip
+
+
+def test_the_size_of_a_checkpoint_is_that_of_the_types_and_buffers_that_a_model_has() -> None:
+    model = nn.Linear(10, 10, dtype=torch.float64)  # 110 numbers, of which each has an average and two moments
+    model.codes = nn.Parameter(torch.zeros(50), requires_grad=False)
+    model.register_buffer("means", torch.zeros(30))
+    assert checkpoint_bytes(model) == 4 * 110 * 8 + 2 * 50 * 4 + 2 * 30 * 4

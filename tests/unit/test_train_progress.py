@@ -55,6 +55,16 @@ def test_step_and_time_left_are_seen_at_every_width(label: str, width: int) -> N
     assert ("distortion 11.300 + rate 1.046" in second) == (width >= 120)
 
 
+def test_updates_that_the_loss_scale_of_fp16_lost_are_counted_beside_the_others() -> None:
+    out = io.StringIO()
+    progress = TrainingProgress("vanilla seed 0", console=Console(file=out, width=200), clock=Clock())
+    progress.begin(1, 0)
+    progress.update(record(0), 0, 2, 1234.5, 3)
+    assert "skipped 0 high-gradient + 2 NaN + 3 loss-scale, " in out.getvalue()
+    progress.update(record(0), 0, 2, 1234.5)
+    assert "skipped 0 high-gradient + 2 NaN, " in out.getvalue()
+
+
 def test_a_log_has_a_line_now_and_then() -> None:
     out, clock = io.StringIO(), Clock()
     progress = TrainingProgress("vanilla seed 0", console=Console(file=out, width=80), clock=clock)

@@ -30,12 +30,16 @@ def run(argv: list[str]) -> int:
 
     runs = list(chosen.commands(more))
     # variants cost the same but for a fraction of a step; the first is measured for all
-    cost = estimate(parse_train(runs[0]))
+    first = parse_train(runs[0])
+    cost = estimate(first)
+    # the last two, the last finite one, and the best of those that were evaluated, see `checkpoint.prune`
+    kept = 3 + bool(first.evaluate_every) if first.checkpoint_every else 1
+    gigabytes = len(runs) * kept * cost.checkpoint_bytes / 1e9
     print(cost)
     print(
         f"{len(runs)} runs ({len(chosen.variants)} variants, {len(chosen.seeds)} seeds): {len(runs) * cost.steps:,} "
         f"steps, {len(runs) * cost.images:,} images, {spoken(len(runs) * cost.hours)} on {cost.ranks} devices of "
         f"this kind, one run after the other, {cost.left_out}; "
-        f"{len(runs) * 4 * cost.checkpoint_bytes / 1e9:,.1f} GB of checkpoints"
+        f"at most {kept} checkpoint{'s' if kept > 1 else ''} a run, {gigabytes:,.1f} GB together"
     )
     return 0

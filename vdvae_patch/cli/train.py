@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 else:
     from vdvae_patch.launch.elastic import start_ranks
 
+_SKIPS = ("high_gradient_count", "nan_count", "loss_scale_count")
+
 # Set by `start_ranks` for the processes that it starts, which are given the same command line.
 _STARTED = "VDVAE_PATCH_STARTED_RANKS"
 
@@ -51,6 +53,7 @@ def run(argv: list[str]) -> int:
     from vdvae_patch.hosts.preset import averages_lag
     from vdvae_patch.train.interrupts import EXIT_RESUME
     from vdvae_patch.train.loop import train
+    from vdvae_patch.train.progress import skips
 
     outcome = train(config)
     if outcome.summary is None:
@@ -66,12 +69,12 @@ def run(argv: list[str]) -> int:
     said = (
         f"{summary['variant']} seed {summary['seed']}: test NELBO {summary['test_nelbo_nats_per_dim']:.4f} nats per "
         f"dimension = {summary['test_nelbo_bits_per_dim']:.4f} bits per dimension{by_mass}{of_some}; skipped updates: "
-        f"{summary['high_gradient_count']} high-gradient, {summary['nan_count']} NaN in {summary['steps']} steps; "
+        f"{skips(*(summary[key] for key in _SKIPS)).replace(' +', ',')} in {summary['steps']} steps; "
         f"{_clipping(summary)}"
         f"{summary['images_per_second']:.1f} images/s"
     )
     print(visible(said))
-    skipped = sum(summary[key] for key in ("high_gradient_count", "nan_count", "loss_scale_count"))
+    skipped = sum(summary[key] for key in _SKIPS)
     rate, share = config.optimization.ema_rate, summary.get("initial_share")
     if lag := averages_lag(rate, summary["steps"] - skipped, share if isinstance(share, float) else None):
         print(f"note: {lag}")

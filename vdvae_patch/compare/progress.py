@@ -18,6 +18,7 @@ from vdvae_patch.compare.states import RunState
 from vdvae_patch.compare.table import number
 from vdvae_patch.errors import visible
 from vdvae_patch.skips.records import parse_line
+from vdvae_patch.train.progress import skips
 
 _TAIL_BYTES = 4096
 _HOW = {"absent": "begins", "begun": "goes on"}
@@ -64,7 +65,8 @@ class ComparisonProgress:
         line = f"[{self.count}/{self.total}] {ended.run.label} {ended.how} after {ended.seconds:.0f} s"
         if ended.how in ("finished", "stopped"):
             (result,) = collect([ended.run])
-            line += f": skipped {result.high_gradient} high-gradient + {result.nan} NaN in {result.steps} steps"
+            lost = skips(result.high_gradient, result.nan, result.loss_scale)
+            line += f": skipped {lost} in {result.steps} steps"
             if result.nelbo is not None:
                 line += f", test NELBO {number(result.nelbo)} nats/dim"
         self._say(f"{line}: {ended.message}" if ended.message else line)

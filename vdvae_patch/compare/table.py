@@ -33,11 +33,12 @@ CONVENTION = (
     "is finite."
 )
 
-BY_MASS = (
-    " Variants with a decoder have another likelihood, and what a density gives is not comparable with a probability: "
-    "`by mass` is the same NELBO with the mass that each pixel's bin has, in bits per dimension, and that alone "
-    "compares all rows."
+_COMPARES = (
+    "what a density gives is not comparable with a probability: `by mass` is the same NELBO with the mass that each "
+    "pixel's bin has, in bits per dimension, and that alone compares all rows."
 )
+BY_MASS = f" Variants with a decoder have another likelihood, and {_COMPARES}"
+BY_MASS_OF_HOSTS = f" Some of these likelihoods are densities and others of discrete values, and {_COMPARES}"
 
 CURVES_BY_LIKELIHOOD = (
     " Likelihoods differ: only curves of one likelihood compare, and not a density with a probability."

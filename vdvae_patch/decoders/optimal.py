@@ -83,11 +83,16 @@ class Optimal(Gaussian):
                 buffer.copy_(torch.where(taken_back, before, buffer))
         self._before = None
 
-    def lag(self) -> str:
-        """That the running σ is still the first batch's to more than 5%; empty if not."""
+    def first_share(self) -> float:
+        """How much of the running mean is still the first batch's, if that is more than 5%; else 0."""
         count = int(self.updates)
         share = MOMENTUM ** (count - 1)
-        if not count or share <= _FEW:
+        return share if count and share > _FEW else 0.0
+
+    def lag(self) -> str:
+        """That the running σ is still the first batch's to more than 5%; empty if not."""
+        count, share = int(self.updates), self.first_share()
+        if not share:
             return ""
         enough = math.ceil(math.log(_FEW) / math.log(MOMENTUM)) + 1
         return (

@@ -53,11 +53,17 @@ _TEST_IMAGES = 10_000  # that CIFAR-10 has
 
 @dataclass(frozen=True)
 class _Budget:
-    """What every run does in a time: steps, test images (0: all), at a step of `step_seconds`."""
+    """What every run does in a time: steps, test images (0: all), at a step of `step_seconds`.
+
+    Attributes:
+        minutes, runs: the time, and for how many runs; None in a file of before they were written.
+    """
 
     steps: int
     test_images: int
     step_seconds: float
+    minutes: float | None = None
+    runs: int | None = None
 
     @classmethod
     def of(cls, seconds: float, step_seconds: float, batch_size: int, most: int) -> _Budget:
@@ -174,14 +180,21 @@ def _fit(options: Table4, base: TrainConfig[Any], folder: Path) -> _Budget:
     """What each run does within the budget, from a measured step; the first call's choice."""
     chosen = folder / "budget.json"
     if chosen.exists():
-        return record(_Budget, parse_json(chosen.read_bytes(), str(chosen), RunError), str(chosen), RunError)
+        begun = record(_Budget, parse_json(chosen.read_bytes(), str(chosen), RunError), str(chosen), RunError)
+        if begun.minutes not in (None, options.budget):
+            raise RunError(
+                f"the runs in {folder} were begun with --budget {begun.minutes:g}, and do {begun.steps:,} steps each; "
+                "go on with that, or choose another --out"
+            )
+        return begun
     assert options.budget is not None
     planned = plan(_compare_options(options, folder), [], base)
     torch.set_num_threads(planned.threads)  # a step is measured with as many as a run has
     cost = estimate(replace(base, epochs=options.epochs))
     runs = len(planned.runs)
     seconds = _SHARE * options.budget * 60 * options.jobs / runs
-    budget = _Budget.of(seconds, cost.step_seconds, base.optimization.batch_size, cost.steps)
+    fitting = _Budget.of(seconds, cost.step_seconds, base.optimization.batch_size, cost.steps)
+    budget = replace(fitting, minutes=float(options.budget), runs=runs)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(chosen, json.dumps(asdict(budget)) + "\n")
     return budget
@@ -192,8 +205,8 @@ def _introduction(options: Table4, comparison: Comparison, budget: _Budget | Non
     cut = []
     if budget is not None:
         cut.append(
-            f"{base.steps} steps a run instead of {EPOCHS} epochs, as many as {len(comparison.runs)} runs do in "
-            f"{options.budget:g} minutes at {budget.step_seconds:.3g} s a step"
+            f"{base.steps} steps a run instead of {EPOCHS} epochs, as many as {budget.runs or len(comparison.runs)} "
+            f"runs do in {options.budget:g} minutes at {budget.step_seconds:.3g} s a step"
         )
         if budget.test_images:
             cut.append(f"tested on the first {budget.test_images:,} test images")

@@ -27,6 +27,7 @@ from vdvae_patch.integrations.guarding import Guarded
 from vdvae_patch.patching import PatchHandle, Variant, is_patched, patch, unpatch
 from vdvae_patch.patching.record import PatchedHead, owners
 from vdvae_patch.patching.restore import patch_document
+from vdvae_patch.patching.state import let_load
 from vdvae_patch.reading.tensor_files import require_bounded
 from vdvae_patch.saving import apply
 from vdvae_patch.scales import Constant
@@ -167,6 +168,7 @@ class Patch(_Callback):
             )
         if self._by_scan and trainer.world_size > 1:
             _share(trainer, module)
+        let_load(module)  # Lightning loads a checkpoint's weights before it asks for its patch
         _log(_account(handle))
 
     def _scanned(self, trainer: Any, module: Any) -> Iterable[Head]:

@@ -22,6 +22,7 @@ from vdvae_patch.torch_versions import takes_hooks
 
 HALF = (torch.bfloat16, torch.float16)
 
+_SAME = 1e-6  # of σ, relatively: what float32 rounds of a constant's
 _SAMPLE = 65_536  # raw values to which a scale is fitted: enough for a median, little beside a batch
 
 
@@ -164,7 +165,9 @@ def raw_values(
     for meter, heads_of in users.items():
         raw = meter.raw()
         if raw is not None:
-            each = _each(meter.seen, {index: emitted.get(index, []) for index in heads_of})
+            seen = _without_constants(meter, [heads[index][0] for index in heads_of])
+            raw = torch.cat(seen)
+            each = _each(seen, {index: emitted.get(index, []) for index in heads_of})
             for index in heads_of:
                 found[index] = Raw(each[index], raw, 1) if index in each else Raw(raw, raw, len(heads_of))
     if given is apart:  # a scale for both is fitted to both
@@ -204,6 +207,17 @@ def _emitted(
 def _fingerprint(values: Tensor) -> bytes:
     """Of the values in whatever order and shape."""
     return values.detach().to("cpu", torch.float64).flatten().sort().values.numpy().tobytes()
+
+
+def _without_constants(meter: Meter, heads: Sequence[Head]) -> list[Tensor]:
+    """What was seen, but for constants of which a replaced line computes σ, too; all of it, if nothing else is left."""
+    fixed = {head.found.constant[1] for head in heads if head.found is not None and head.found.constant is not None}
+    seen = meter.seen
+    for sigma in fixed:
+        there = [meter.convention.sigma(values.double()) for values in seen]
+        others = [values[(own / sigma - 1).abs() > _SAME] for values, own in zip(seen, there, strict=True)]
+        seen = [values for values in others if values.numel()] or seen
+    return seen
 
 
 def _each(seen: Sequence[Tensor], emitted: dict[int, list[Tensor]]) -> dict[int, Tensor]:

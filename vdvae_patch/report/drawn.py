@@ -136,7 +136,7 @@ def _of_run(run: RunData, budget: Budget, all_runs: int, all_skips: int) -> dict
     all_steps = log.step[log.skipped]
     return {
         "folder": run.folder.name,
-        "perEpoch": log.per_epoch,
+        "perEpoch": run.per_epoch,
         "width": round(curve.width, 1),
         "step": packed(curve.step),
         "hours": packed(thinning.rounded(curve.hours, 16)),

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import vdvae_patch
 from vdvae_patch.compare.results import likelihoods_differ
-from vdvae_patch.compare.table import BY_MASS, CONVENTION, CURVES_BY_LIKELIHOOD
+from vdvae_patch.compare.table import BY_MASS, BY_MASS_OF_HOSTS, CONVENTION, CURVES_BY_LIKELIHOOD
 from vdvae_patch.errors import RunError, visible
 from vdvae_patch.report import drawn, pictures
 from vdvae_patch.report.drawn import Budget
@@ -147,7 +147,9 @@ def _read_picture(path: Path, modified: int, of_grid: bool) -> pictures.Picture 
 def _of_runs(key: str, one: RunSet, links: _Links, images: _Images, now: float) -> dict[str, Any]:
     shown = [_images_of(run, images) for run in one.runs]
     palette = drawn.colors(one.labels)
-    mixed = likelihoods_differ(run.variant for run in one.runs)
+    of_decoders = likelihoods_differ(run.variant for run in one.runs)
+    # those of the hosts differ, too, where each is as it is
+    mixed = of_decoders or len({run.summary.get("likelihood") for run in one.runs} - {None}) > 1
     return {
         "id": key,
         "kind": "comparison" if one.is_comparison else "runs",
@@ -158,7 +160,7 @@ def _of_runs(key: str, one: RunSet, links: _Links, images: _Images, now: float) 
         "states": _states(one, now),
         "sentences": one.sentences,
         "columns": one.columns,
-        "convention": CONVENTION + (BY_MASS if mixed else ""),
+        "convention": CONVENTION + (BY_MASS if of_decoders else BY_MASS_OF_HOSTS if mixed else ""),
         "of_curves": CURVES_BY_LIKELIHOOD if mixed else "",
         "rows": [
             {

@@ -32,10 +32,12 @@ _TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The NELBO on the validation images, nats per dimension, after a step."""
+    """The NELBO on the validation images, nats per dimension, after a step; of a decoder whose σ is a running mean how
+    much of that is still the first batch's, where it is much."""
 
     step: int
     nelbo: float
+    sigma_of_first_batch: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,11 @@ class RunData:
     def nan(self) -> int:
         """Updates skipped for a value that is not finite."""
         return self._counted("nan_count", self.log.count(*_NAN))
+
+    @property
+    def per_epoch(self) -> int | None:
+        """Steps an epoch, as its log tells or, in its first one, what it saw: it need not be that of the others."""
+        return self.log.per_epoch or _an_epoch(self.seen)
 
     def _counted(self, key: str, logged: int) -> int:
         """That of the summary, which has a checksum and lacks nothing; without one what was logged."""
@@ -251,20 +258,26 @@ def _planned(told: Mapping[str, Any], seen: Mapping[str, Any]) -> int | None:
     steps = told.get("steps")
     if isinstance(steps, int):
         return steps
+    each = _an_epoch(seen)
+    epochs = told.get("epochs")
+    return None if each is None else (epochs if isinstance(epochs, int) else 300) * each
+
+
+def _an_epoch(seen: Mapping[str, Any]) -> int | None:
+    """Steps an epoch, by the images and the batch that a run saw."""
     data = seen.get("data")
     images = data.get("train_count") if isinstance(data, dict) else None
     batch = seen.get("global_batch")
     if isinstance(images, int) and isinstance(batch, int) and batch > 0:
         from vdvae_patch.data.batches import steps_per_epoch
 
-        epochs = told.get("epochs")
-        return (epochs if isinstance(epochs, int) else 300) * steps_per_epoch(images, batch)
+        return steps_per_epoch(images, batch)
     return None
 
 
 def _evaluations(path: Path, problems: list[str], expected: Expected) -> tuple[Evaluation, ...]:
     return tuple(
-        Evaluation(row["step"], number(row.get("elbo")))
+        Evaluation(row["step"], number(row.get("elbo")), number(row.get("sigma_of_first_batch", 0.0)))
         for row in rows(path, problems, expected)
         if isinstance(row.get("step"), int)
     )

@@ -134,6 +134,7 @@ def run_set(folder: Path, runs: Sequence[RunData], *, is_comparison: bool) -> Ru
         *([_MIXED] if mixed else []),
         *alike.remarks([(n, r.seen) for n, r in zip(names, ordered, strict=True)]),
         *(line.removesuffix(".") for line in tested.remarks(_tested(names, ordered))),
+        *_validated(names, ordered),
     ]
     return RunSet(
         folder, is_comparison, tuple(ordered), named, columns, tuple(rows),
@@ -208,10 +209,34 @@ def _tested(names: Sequence[str], runs: Sequence[RunData]) -> list[Evaluated]:
     ]
 
 
+def _validated(names: Sequence[str], runs: Sequence[RunData]) -> list[str]:
+    """That the first validations of a run have a σ that had not come far; of several runs, of the one where longest."""
+    late = [
+        (one.step, name, one.sigma_of_first_batch)
+        for name, run in zip(names, runs, strict=True)
+        for one in [one for one in run.evaluations if one.sigma_of_first_batch > 0][-1:]
+    ]
+    if not late:
+        return []
+    step, name, share = max(late)
+    others = "" if len(late) == 1 else f"; of {len(late) - 1} more runs the first ones have, too"
+    return [
+        f"{name}: the NELBO of the validation images up to step {step:,} has a σ of decoder optimal, a running mean of "
+        f"the training error, that was the first batch's to {share:.0%} or more, and may be far above these weights' "
+        f"own{others}"
+    ]
+
+
 def bits(run: RunData) -> float | None:
     """Test NELBO, bits per dimension."""
     nats = _summary("test_nelbo_nats_per_dim")(run)
     return None if nats is None else nats / math.log(2)
+
+
+def mass_bits(run: RunData) -> float | None:
+    """Test NELBO by the mass of each pixel's bin, bits per dimension: that of a discrete likelihood is such."""
+    by_mass = _summary("test_mass_nelbo_bits_per_dim")(run)
+    return bits(run) if by_mass is None and run.summary.get("likelihood") == "discrete" else by_mass
 
 
 def _asked(folder: Path) -> dict[str, int]:
@@ -290,7 +315,7 @@ def _columns(runs: Sequence[RunData]) -> tuple[Column, ...]:
         Column("test NELBO", "bits/dim", bits, 3),
     ]
     if any("test_mass_nelbo_bits_per_dim" in run.summary for run in runs):
-        columns.append(Column("by mass", "bits/dim", _summary("test_mass_nelbo_bits_per_dim"), 3))
+        columns.append(Column("by mass", "bits/dim", mass_bits, 3))
     columns.append(Column("images/s", "", _summary("images_per_second"), 1))
     columns.append(Column("time in steps", "minutes", lambda run: run.seconds / 60, 1))
     return tuple(columns)

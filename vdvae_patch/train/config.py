@@ -91,7 +91,7 @@ class TrainConfig(Generic[A]):
         record_every: steps between two writes of the log; 0 is every step on a CPU and every 50 elsewhere.
         checkpoint_every: steps between two checkpoints; 0 is one at the end only.
         samples_every: steps between two sample grids; 0 is one at the end only.
-        evaluate_every: steps between two evaluations on the validation images; 0 is none.
+        evaluate_every: steps between two evaluations of the averaged weights on the validation images; 0 is none.
         eval_batch: images a batch of an evaluation; 0 is batch_size. Another size draws other noise.
         eval_precision: of an evaluation: fp32, bf16 or fp16, whatever the precision of the training.
         eval_compile: compile the passes of an evaluation, too.

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from vdvae_patch.data.batches import DeviceImages, batch_indices, steps_per_epoch
+from vdvae_patch.train import checkpoint
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.engine import make_engine
+from vdvae_patch.train.folder import RunFolder
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.numerics import before_cuda, numerics
 from vdvae_patch.train.provenance import machine
 from vdvae_patch.train.setup import prepare
 from vdvae_patch.train.world import World, resolve_device
-
-# float32: weights, EMA, and Adam's two moments
-_BYTES_A_PARAMETER = 16
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Estimate:
         step_seconds: measured here, on one rank.
         checkpoint_bytes: of one checkpoint.
         notes: what there is to say of the data, a sentence each.
+        done: steps that a run which is to be resumed has done, by its newest checkpoint.
     """
 
     label: str
@@ -42,11 +44,12 @@ class Estimate:
     checkpoint_bytes: int
     machine: str
     notes: tuple[str, ...] = ()
+    done: int = 0
 
     @property
     def hours(self) -> float:
-        """Expected, without evaluation and samples."""
-        return self.steps * self.step_seconds / 3600
+        """Expected for what is left to do, without evaluation and samples."""
+        return max(0, self.steps - self.done) * self.step_seconds / 3600
 
     @property
     def left_out(self) -> str:
@@ -54,12 +57,16 @@ class Estimate:
         parts = "evaluation, samples" if self.ranks > 1 else "evaluation and samples"
         return f"without {parts}{' and the exchange of gradients' if self.ranks > 1 else ''}"
 
+    @property
+    def _of_the_rest(self) -> str:
+        return f" for the {max(0, self.steps - self.done):,} that are not done yet" if self.done else ""
+
     def __str__(self) -> str:
         return (
             f"{self.label}: {self.steps:,} steps of {self.images // self.steps} images on {self.ranks} rank(s), "
             f"{self.images:,} images; {self.parameters:,} parameters; {self.step_seconds:.3f} s a step measured on "
-            f"{self.machine}: {spoken(self.hours)}, {self.left_out}; {self.checkpoint_bytes / 1e6:,.1f} MB a "
-            "checkpoint" + "".join(f"\n{note}" for note in self.notes)
+            f"{self.machine}: {spoken(self.hours)}{self._of_the_rest}, {self.left_out}; "
+            f"{self.checkpoint_bytes / 1e6:,.1f} MB a checkpoint" + "".join(f"\n{note}" for note in self.notes)
         )
 
 
@@ -112,6 +119,13 @@ def _estimate(
     parameters = sum(p.numel() for p in work.model.parameters())
     return Estimate(
         f"{config.preset} {config.variant} seed {config.seed}", config.nproc, steps, steps * global_batch, parameters,
-        statistics.median(seconds[1:] or seconds), parameters * _BYTES_A_PARAMETER, machine(world.device),
+        statistics.median(seconds[1:] or seconds), checkpoint_bytes(work.model), machine(world.device),
         work.data.provenance.notes,
+        checkpoint.lines_logged(RunFolder(config.folder).checkpoints).get("metrics", 0) if config.resume else 0,
     )  # fmt: skip
+
+
+def checkpoint_bytes(model: nn.Module) -> int:
+    """Weights and buffers, and those of the average; of what is trained Adam's two moments, of the same type."""
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    return 2 * (sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers()) + trained)

@@ -21,6 +21,7 @@ from vdvae_patch.train.aside import aside
 from vdvae_patch.train.entry_agrees import disagreement
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
+from vdvae_patch.train.progress import skips
 from vdvae_patch.train.run import Run
 from vdvae_patch.train.saving import save
 from vdvae_patch.train.step import StepRecord
@@ -175,10 +176,11 @@ def _give_up(run: Run, last: StepRecord) -> None:
         raise SystemExit(RunError.exit_code)
     run.logs.flush()
     counters = run.counters
+    so_far = skips(counters.high_gradient, counters.nan, counters.loss_scale)
     raise RunError(
         f"{telling.in_a_row(counters.consecutive_skips)} (the last for {last.cause}, gradient norm "
-        f"{last.grad_norm:g}): this run no longer learns. So far {counters.high_gradient} high-gradient and "
-        f"{counters.nan} NaN skips; the heads at each are in {run.folder.skips}. {_remedy(run, last)}"
+        f"{last.grad_norm:g}): this run no longer learns. So far skipped: "
+        f"{so_far}; the heads at each are in {run.folder.skips}. {_remedy(run, last)}"
     )
 
 

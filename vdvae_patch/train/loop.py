@@ -272,7 +272,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
         if due or done == run.total or (alone and stop):
             last = write_steps(run, partial(_since, run.clock, started))
             counters = run.counters
-            progress.update(last, counters.high_gradient, counters.nan, counters.images_per_second)
+            progress.update(last, counters.high_gradient, counters.nan, counters.images_per_second, counters.loss_scale)
             run.work.check_patch()
             _say_problem(run, progress)
             _between(run, done)
@@ -321,8 +321,9 @@ def _between(run: Run, done: int) -> None:
     if _due(done, config.evaluate_every):
         result = _evaluate(run, run.valid, limit=0)
         run.counters.nelbo = result.elbo
+        lags = _sigma_of_first_batch(run)
         if run.logs is not None:
-            run.logs.evaluation({"step": done - 1, **result.record()})
+            run.logs.evaluation({"step": done - 1, **result.record(), **lags})
             if run.logs.board is not None:
                 run.logs.board.evaluation(done - 1, result.elbo, result.elbo_bits)
     if _due(done, config.samples_every):
@@ -448,10 +449,28 @@ def _likelihood(work: Workload) -> dict[str, str]:
     return {} if density is None else {"likelihood": "density" if density else "discrete"}
 
 
+def _optimal(work: Workload) -> Optimal | None:
+    """The decoder of the averaged weights, if its σ is a running mean."""
+    likelihood = likelihood_in(work.ema)
+    return likelihood.decoder if likelihood is not None and isinstance(likelihood.decoder, Optimal) else None
+
+
+def _sigma_of_first_batch(run: Run) -> dict[str, float]:
+    """How much of the σ of a validation is still the first batch's, where that is much; also said, the first time."""
+    optimal = _optimal(run.work)
+    share = 0.0 if optimal is None else optimal.first_share()
+    if optimal is None or not share:
+        return {}
+    if not run.said_lag:
+        run.said_lag = True
+        run.say(f"note: of the NELBO of the validation images: {optimal.lag()}")
+    return {"sigma_of_first_batch": share}
+
+
 def _sigma_lags(work: Workload) -> dict[str, str]:
     """That the σ of the test is a running mean that has not come far; nothing where it is none, or has."""
-    likelihood = likelihood_in(work.ema)
-    said = likelihood.decoder.lag() if likelihood is not None and isinstance(likelihood.decoder, Optimal) else ""
+    optimal = _optimal(work)
+    said = "" if optimal is None else optimal.lag()
     return {"sigma_lags": said} if said else {}
 
 

@@ -51,13 +51,15 @@ class TrainingProgress:
             self._task = self._bar.add_task(self.label, total=total, completed=done, left="")
             self._bar.start()
 
-    def update(self, record: StepRecord, high_gradients: int, nans: int, images_per_second: float) -> None:
+    def update(
+        self, record: StepRecord, high_gradients: int, nans: int, images_per_second: float, loss_scales: int = 0
+    ) -> None:
         """Show the state after a step."""
         done = record.step + 1
         now = self.clock()
         left = duration((now - self.started) / max(1, done - self.first) * (self.total - done))
         status = (
-            f"NELBO {record.elbo:.3f} nats/dim", f"skipped {high_gradients} high-gradient + {nans} NaN",
+            f"NELBO {record.elbo:.3f} nats/dim", f"skipped {skips(high_gradients, nans, loss_scales)}",
             f"{images_per_second:.1f} images/s", f"distortion {record.distortion:.3f} + rate {record.rate:.3f}",
         )  # fmt: skip
         if self._bar is not None:
@@ -75,6 +77,11 @@ class TrainingProgress:
         """Leave the terminal as it was."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def skips(high_gradients: int, nans: int, loss_scales: int) -> str:
+    """`12 high-gradient + 3 NaN`, and where there are any those of fp16, which are of neither."""
+    return f"{high_gradients} high-gradient + {nans} NaN" + (f" + {loss_scales} loss-scale" if loss_scales else "")
 
 
 def duration(seconds: float) -> str:

@@ -176,6 +176,7 @@ class Run:
     counters: Counters = field(default_factory=Counters)
     first_step: int = 0
     said_no_graph: bool = False
+    said_lag: bool = False
     entry_disagrees: str = ""
     said: set[str] = field(default_factory=set)
     outside_before: dict[int, Snapshot] = field(default_factory=dict)

@@ -156,7 +156,7 @@
     const color = (run) => data.labels[run.label][isDark() ? "dark" : "light"];
     const dash = (run) => data.labels[run.label].dash;
     const visible = () => runs.filter((run) => !state.hidden.has(run.label));
-    const perEpoch = runs.map((run) => run.perEpoch).find((n) => n > 0);
+    const perEpoch = runs.filter((run) => run.last[0] > run.perEpoch).map((run) => run.perEpoch).find((n) => n > 0);
     const axes = {
       step: ["training step", (run, step) => step],
       epoch: ["epoch", (run, step) => step / (run.perEpoch || perEpoch || 1)],
@@ -268,7 +268,7 @@
       evaluations(element) {
         const found = visible().flatMap((run) => [...run.evaluations.nelbo]).filter(Number.isFinite);
         const far = found.length && Math.min(...found) > 0 && Math.max(...found) > 30 * Math.min(...found);
-        draw(element, visible().filter((run) => run.evaluations.step.length).map((run) => ({ type: "scatter", mode: "lines+markers", x: at(run, run.evaluations.step, Array.from(run.evaluations.step, (s) => hoursAt(run, s))), y: Array.from(run.evaluations.nelbo), text: Array.from(run.evaluations.step, (s, i) => `${where(run, s, hoursAt(run, s))}: ${show(run.evaluations.nelbo[i], 5)}`), name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, marker: { size: 6 }, hovertemplate: `<b>${esc(run.name)}</b><br>%{text}<extra></extra>` })), layout("Validation NELBO", { xaxis: xaxis(), yaxis: { ...(far ? { type: "log", exponentformat: "power", dtick: 1 } : {}), title: { text: "nats per dimension", standoff: 8 } } }));
+        draw(element, visible().filter((run) => run.evaluations.step.length).map((run) => ({ type: "scatter", mode: "lines+markers", x: at(run, run.evaluations.step, Array.from(run.evaluations.step, (s) => hoursAt(run, s))), y: Array.from(run.evaluations.nelbo), text: Array.from(run.evaluations.step, (s, i) => `${where(run, s, hoursAt(run, s))}: ${show(run.evaluations.nelbo[i], 5)}`), name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, marker: { size: 6 }, hovertemplate: `<b>${esc(run.name)}</b><br>%{text}<extra></extra>` })), layout(narrow() ? "Validation NELBO (EMA)" : "Validation NELBO, of the averaged weights (EMA)", { xaxis: xaxis(), yaxis: { ...(far ? { type: "log", exponentformat: "power", dtick: 1 } : {}), title: { text: "nats per dimension", standoff: 8 } } }));
       },
     };
     // the middle 98% where a few values would flatten all others
@@ -429,7 +429,7 @@
           const scale = two
             ? [[0, dark ? "#8b6cf0" : "#4a2f8f"], [0.25, dark ? "#5d5590" : "#a79bd1"], [0.5, dark ? "#2b313b" : "#f4f4f5"], [0.75, dark ? "#b0683a" : "#f2b37c"], [1, dark ? "#ff7a52" : "#b63a13"]]
             : [[0, dark ? "#222a35" : "#f1f5f9"], [0.35, dark ? "#1f5a6e" : "#a6d3df"], [0.7, dark ? "#3fa0a8" : "#3c8fae"], [1, dark ? "#d8f59a" : "#123d63"]];
-          const few = t.rows.length < 4, end = (v) => logarithmic ? `10<sup>${Math.round(v)}</sup>` : show(v);  // too low for a bar of colours
+          const few = t.rows.length < 4, end = (v) => logarithmic ? show(10 ** v, 2) : show(v);  // too low for a bar of colours
           const ends = few ? ` <span style="font-size:12px"><span style="color:${scale[0][1]}">■</span> ${end(low)} to <span style="color:${scale.at(-1)[1]}">■</span> ${end(high)}</span>` : "";
           const ticks = logarithmic ? { tickvals: range(Math.ceil(low), Math.floor(high), Math.max(1, Math.ceil((high - low) / 4))), ticktext: range(Math.ceil(low), Math.floor(high), Math.max(1, Math.ceil((high - low) / 4))).map((k) => `10<sup>${k}</sup>`) } : two ? { nticks: 5 } : { nticks: 4 };
           const traces = [

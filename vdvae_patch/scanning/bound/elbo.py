@@ -191,6 +191,13 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     if chosen.kind != "log likelihood":
         # a learned σ has the factors of all comparisons that it is the σ of, of which a posterior may have but some
         chosen.factors = chosen.factors * draws.in_all / of_one_sigma
+        if draws.along > 1 and float(chosen.factors.max() - chosen.factors.min()) > DIFFER * abs(b) * draws.in_all:
+            # the weights of a posterior's draws add up to one, as those of equal draws do, and their median is no such
+            chosen.factors = chosen.factors.mean().expand_as(chosen.factors)
+            notes.append(
+                f"the factors on the {_named(chosen)} differ between draws, as in an importance-weighted bound: their "
+                "mean is taken"
+            )
     term = written(chosen, sign)
     if a is None:
         return LossElbo(why[0], term)

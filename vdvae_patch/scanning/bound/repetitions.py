@@ -11,7 +11,7 @@ were repeated before the encoder saw them have as many posteriors, whose KL stan
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -45,26 +45,35 @@ def draws_of(graph: Graph, term: Term, posteriors: Sequence[Node]) -> Draws:
     Args:
         posteriors: the raw values of log σ whose KL stands in the loss.
     """
-    along = _along(term)
+    along = _along(term, graph.values)
     if along > 1:
         before = _shown(graph, posteriors)
         along = along // before if along % before == 0 else along
     return Draws(along, _steps(graph, term, posteriors))
 
 
-def _along(term: Term) -> int:
+def _along(term: Term, values: Mapping[int, Tensor]) -> int:
     """How many outputs one comparison has for each value of the data."""
-    distinct = math.prod(_source(term.target).shape)
+    source = _source(term.target)
+    distinct = math.prod(source.shape)
+    if source.kind == "constant" and source.op in ops.REPEATING and source.id in values:
+        distinct //= _times(values[source.id])  # what was done to the data before is not kept: they were thresholded
     whole = math.prod(term.target.shape)
     if term.errors is not None:
         whole = max(whole, math.prod(term.node.shape))
     return whole // distinct if distinct and whole % distinct == 0 else 1
 
 
+def _times(value: Tensor) -> int:
+    """How often values were repeated along the dimensions along which all are the same."""
+    same = [dim for dim, size in enumerate(value.shape) if size > 1 and bool((value == value.narrow(dim, 0, 1)).all())]
+    return math.prod(value.shape[dim] for dim in same)
+
+
 def takes_some(tail: Tail, term: Term) -> bool:
     """Whether of several outputs with which one value of the data is compared the loss takes some alone: the best of
     several draws, or of two sets of points each one's neighbour. A mask takes all of a value's, or none."""
-    if _along(term) == 1 and len({_identity(target) for _, target in term.steps}) == len(term.steps):
+    if _along(term, tail.base) == 1 and len({_identity(target) for _, target in term.steps}) == len(term.steps):
         return False
     taken: dict[int, Tensor] = {}
     all_of: dict[int, Tensor] = {}

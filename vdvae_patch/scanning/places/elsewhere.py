@@ -11,8 +11,9 @@ def sample(self, n):                               # this one computes σ as bef
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from types import CodeType, FunctionType
 
 import torch
@@ -25,10 +26,14 @@ from vdvae_patch.attach.sites import Site
 from vdvae_patch.attach.source import Span, find, is_method, method_function, parse
 from vdvae_patch.attach.syntax import span_of
 from vdvae_patch.attach.written import entered
+from vdvae_patch.composition import Composition
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.scanning.arithmetic import ops
-from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.arithmetic.chain import descend
+from vdvae_patch.scanning.arithmetic.expression import Spot, pieces, settle
+from vdvae_patch.scanning.arithmetic.graph import Graph, Node
+from vdvae_patch.scanning.places.read_elsewhere import where_it_is_read
 from vdvae_patch.trace import shown
 
 
@@ -41,7 +46,7 @@ def with_what_did_not_run(model: nn.Module, graph: Graph, heads: Sequence[Head])
         head
         if head.found is None
         else replace(
-            head, found=replace(head.found, elsewhere=others.like_those_of(head), constant=others.of_a_constant(head))
+            head, found=replace(head.found, elsewhere=others.told_of(head), constant=others.of_a_constant(head))
         )
         for head in heads
     ]
@@ -51,22 +56,29 @@ class _Others:
     """Expressions of a model's functions that the scanned call did not run."""
 
     def __init__(self, model: nn.Module, graph: Graph) -> None:
-        self._model = model
+        self._model, self._graph = model, graph
         self._functions = dict.fromkeys(_functions(model))
         self._ran: dict[str, set[Span]] = {}
         self._constant: dict[tuple[object, ...], float] = {}
         for node in graph.nodes:
-            computed = node.kind == "constant" and node.even and ops.kind_of(node.op) == "elementwise"
-            if computed and (innermost := node.host_frame()) is not None:
-                self._constant[innermost.code.co_filename, innermost.span] = node.value
+            if ops.kind_of(node.op) == "elementwise" and (innermost := node.host_frame()) is not None:
+                value = _fixed_value(node, graph.fixed)
+                if value is not None:
+                    self._constant[innermost.code.co_filename, innermost.span] = value
         for frame in (frame for node in graph.nodes for frame in node.frames):
             first, last, start, end = frame.span
             if first is not None and last is not None and start is not None and end is not None:
                 self._ran.setdefault(frame.code.co_filename, set()).add((first, last, start, end))
         self._told: dict[tuple[FunctionType, tuple[str, ...]], str] = {}
 
-    def like_those_of(self, head: Head) -> str:
-        """A line about them; empty where there are none."""
+    def told_of(self, head: Head) -> str:
+        """A line about them, or about others that read the raw value; empty where there are none."""
+        if told := self._like_those_of(head):
+            return told
+        at, own = partial(_function, self._model), self._functions.keys()
+        return where_it_is_read(self._model, self._graph, head, own, at, self._has_run)
+
+    def _like_those_of(self, head: Head) -> str:
         for site in head.sites:
             if isinstance(site, Site) and not site.in_call and site.channels is None:
                 try:
@@ -106,6 +118,20 @@ class _Others:
     def _has_run(self, function: FunctionType, node: ast.expr) -> bool:
         ran = self._ran.get(function.__code__.co_filename, ())
         return any(lies_in(span, span_of(node)) for span in ran)
+
+
+def _fixed_value(node: Node, untrained: Set[str]) -> float | None:
+    """What is computed there of a constant or an untrained parameter, by itself or joined to what networks put out, as
+    the standard Normal is to the other experts of a product; None where there is none, or its elements differ."""
+    if node.kind == "constant":
+        return node.value if node.even else None
+    chain = descend(Spot(node))
+    begin = settle(chain.begin)
+    for piece in map(settle, pieces(begin) if begin.node.op in ops.JOINING else [begin]):
+        fixed = piece.node.kind in ("constant", "buffer") or piece.node.name in untrained
+        if fixed and piece.node.even:
+            return float(Composition(chain.steps).sigma(torch.tensor(piece.node.value, dtype=torch.float64)))
+    return None
 
 
 def _line(function: FunctionType, node: ast.expr, more: int) -> str:
