@@ -50,7 +50,7 @@ class Listing:
                 f"{self.folder}: of {len(several):,} in {len(looked_at):,} files the first picture or page alone, such "
                 f"as of {several[0].name}"
             )
-        looked_at = self.paths[:: -(-len(self.paths) // _LOOKED_AT) or 1]
+        looked_at = [*self.paths[:: -(-len(self.paths) // _LOOKED_AT) or 1]]
         if clear := [path for path in looked_at if is_transparent(path)]:
             notes.append(
                 f"{self.folder}: of {len(clear):,} in {len(looked_at):,} files with transparent pixels, such as "
