@@ -39,7 +39,7 @@ from vdvae_patch.scanning.bound.reconstruction import (
     terms_of,
     unknown_comparison,
 )
-from vdvae_patch.scanning.bound.repetitions import draws_of, takes_some
+from vdvae_patch.scanning.bound.repetitions import by_draws, draws_of, takes_some
 from vdvae_patch.scanning.bound.replay import Changes, NoReplayError, Tail
 from vdvae_patch.scanning.bound.targets import data_of, is_of_features, rows_of
 from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace, median_of, place_of, written
@@ -190,14 +190,18 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     draws = draws_of(graph, chosen, [f.reading.raw.node for f in factors if sign * _of_those_with_any(f.factors) > 0])
     if chosen.kind != "log likelihood":
         # a learned σ has the factors of all comparisons that it is the σ of, of which a posterior may have but some
+        each = by_draws(tail, chosen, draws)
+        uneven = draws.in_all > 1 and float(chosen.factors.max() - chosen.factors.min()) > DIFFER * abs(b)
         chosen.factors = chosen.factors * draws.in_all / of_one_sigma
-        if draws.along > 1 and float(chosen.factors.max() - chosen.factors.min()) > DIFFER * abs(b) * draws.in_all:
+        if uneven:
             # the weights of a posterior's draws add up to one, as those of equal draws do, and their median is no such
-            chosen.factors = chosen.factors.mean().expand_as(chosen.factors)
-            notes.append(
-                f"the factors on the {_named(chosen)} differ between draws, as in an importance-weighted bound: their "
-                "mean is taken"
-            )
+            together = chosen.factors.mean().expand_as(chosen.factors) if each is None else each.sum(0) / of_one_sigma
+            if each is None or float((each - each.mean(0)).abs().max()) > DIFFER * abs(b):
+                notes.append(
+                    f"the factors on the {_named(chosen)} differ between draws, as in an importance-weighted bound: "
+                    "their mean is taken"
+                )
+            chosen.factors = together
     term = written(chosen, sign)
     if a is None:
         return LossElbo(why[0], term)

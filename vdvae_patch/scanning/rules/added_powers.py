@@ -21,7 +21,9 @@ from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, settle
 from vdvae_patch.scanning.arithmetic.graph import Node
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
-_EXPERT = 0.1  # a precision from which on a constant is an expert, with σ up to 3.2; below it is a floor, an eps or 0.01
+_EXPERT = (
+    0.1  # a precision from which on a constant is an expert, with σ up to 3.2; below it is a floor, an eps or 0.01
+)
 EXPONENTS = {"precisions": -0.5, "variances": 0.5}
 """σ is which power of one term. `chain.HALF` has the tolerance within which a sum counts as one of these."""
 
