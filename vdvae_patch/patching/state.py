@@ -122,9 +122,10 @@ def load_state_dict(model: nn.Module, state: Mapping[str, Any], strict: bool = T
         UserWarning: they were made under a variant, and the model is not patched, with another variant, or with other
             gains and shifts.
     """
-    if differs := _differs(_noted(state), next((owner.record for owner in owners(model)), None)):
+    differs = _differs(_noted(state), next((owner.record for owner in owners(model)), None))
+    if differs:
         warnings.warn(differs, stacklevel=2)
-    token = _TOLD.set(True)
+    token = _TOLD.set(bool(differs))  # of several patched models in one, another one may differ
     try:
         return model.load_state_dict(state, strict=strict, assign=assign)
     finally:
