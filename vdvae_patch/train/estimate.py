@@ -121,8 +121,13 @@ def _estimate(
         f"{config.preset} {config.variant} seed {config.seed}", config.nproc, steps, steps * global_batch, parameters,
         statistics.median(seconds[1:] or seconds), checkpoint_bytes(work.model), machine(world.device),
         work.data.provenance.notes,
-        checkpoint.lines_logged(RunFolder(config.folder).checkpoints).get("metrics", 0) if config.resume else 0,
+        steps_done(config),
     )  # fmt: skip
+
+
+def steps_done(config: TrainConfig[Any]) -> int:
+    """Of a run that is to be resumed, by its newest checkpoint; none of any other."""
+    return checkpoint.lines_logged(RunFolder(config.folder).checkpoints).get("metrics", 0) if config.resume else 0
 
 
 def checkpoint_bytes(model: nn.Module) -> int:
