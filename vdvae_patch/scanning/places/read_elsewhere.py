@@ -28,10 +28,8 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.places.reaching_sigma import OF_SIGMA, reaches_sigma
 from vdvae_patch.trace import shown
-
-_OF_SIGMA = frozenset({"exp", "exp_", "exp2", "softplus", "sqrt", "pow", "square", "normal", "Normal"})
-"""What a function calls that computes a σ, or draws with one: many read a layer that puts out a mean, too."""
 
 
 def where_it_is_read(
@@ -61,12 +59,12 @@ def where_it_is_read(
     owner, attribute = _owner(model, head.path)
     parameter = any(site.parameter for site in sites)
     own = [function for function in functions_of(owner) if function in functions]
+    methods = {function.__name__: function for function in reversed(own)}
     for function in own:
-        called = set(function.__code__.co_names)
-        if function.__name__ == "__init__" or names & called or not (parameter or called & _OF_SIGMA):
+        if function.__name__ == "__init__" or names & set(function.__code__.co_names):
             continue
         for node in _reads(function, attribute, parameter):
-            if not has_run(function, node):
+            if not has_run(function, node) and reaches_sigma(function, node, head.channel_range, methods):
                 return (
                     f"{shown(f'{function.__code__.co_filename}:{node.lineno}')}, `{ast.unparse(node)}` in "
                     f"{function.__qualname__}, which the scanned call did not run, reads a raw value: a σ that is "
@@ -76,13 +74,19 @@ def where_it_is_read(
     around = _around(graph, {(f.__code__.co_filename, s.last) for f, s in zip(replaced, sites, strict=True)})
     for function in own:
         gives = any(has_run(function, node) for node in _reads(function, attribute, False))
-        if gives and around and function.__code__ not in around:
+        if gives and around and function.__code__ not in around and not _is_hidden(function, own, around):
             at = shown(f"{replaced[0].__code__.co_filename}:{sites[0].last[0]}")
             return (
                 f"{function.__qualname__} gives raw values as before, and σ is replaced behind it, at {at}: a σ that "
                 "other code computes of what it returns stays the model's own"
             )
     return ""
+
+
+def _is_hidden(function: FunctionType, own: list[FunctionType], around: Set[CodeType]) -> bool:
+    """Whether it is private, and what calls it computes no σ but where one is replaced."""
+    others = (other for other in own if other.__code__ not in around and function.__name__ in other.__code__.co_names)
+    return function.__name__.startswith("_") and not any(OF_SIGMA & set(other.__code__.co_names) for other in others)
 
 
 def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
