@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -223,6 +224,50 @@ def test_the_kl_of_values_without_a_batch_is_their_whole_sum() -> None:
     mean, raw = model.head(x).detach().double().chunk(2, 1)
     kl = 0.5 * (mean**2 + (2 * raw).exp() - 1) - raw
     assert found.kl_nats == pytest.approx(float(kl.sum()), rel=1e-5)
+
+
+class OverTime(nn.Module):
+    """A latent at each step of a sequence; its recurrent layer takes time first, or the batch."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = nn.GRU(5, 8, batch_first=batch_first)
+        self.head, self.out = nn.Linear(8, 6), nn.Linear(3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.head(self.rnn(x)[0]).chunk(2, -1)
+        z = mean + raw.exp() * torch.randn_like(mean)
+        return (0.5 * (mean**2 + (2 * raw).exp() - 1) - raw).sum() + (self.out(z) - x).pow(2).sum()
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_row_is_one_of_the_batch_also_where_time_is_in_front(batch_first: bool) -> None:
+    images, times = 4, 7
+    x = torch.randn(images, times, 5) if batch_first else torch.randn(times, images, 5)
+    model = OverTime(batch_first)
+    seen = extremes.Seen(model, list(vdvae_patch.scan(model, x)))
+    with seen.watched():
+        model(x)
+    (found,) = seen.extremes()
+    mean, raw = model.head(model.rnn(x)[0]).detach().double().chunk(2, -1)
+    kl = 0.5 * (mean**2 + (2 * raw).exp() - 1) - raw
+    assert found.kl_nats == pytest.approx(float(kl.sum()) / images, rel=1e-5)
+    assert found.kl is not None
+    row, channel, time = found.kl.highest
+    assert kl[(row, time, channel) if batch_first else (time, row, channel)] == kl.max()
+
+
+@pytest.mark.medium
+def test_no_rows_of_the_batch_are_named_that_are_steps_of_time() -> None:
+    model, x = OverTime(batch_first=False), torch.randn(7, 4, 5)
+    model.head.bias.data[3:] = 400.0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with vdvae_patch.guard(model, file=io.StringIO()) as guard:
+        model(x).backward()
+        optimizer.step()
+    assert guard.skips[0].operation is not None
+    assert guard.skips[0].rows == ()
 
 
 def test_a_span_is_at_the_end_of_larger_magnitude() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -235,3 +236,14 @@ def test_after_some_skips_it_is_said_that_few_are_told_from_there_on() -> None:
     assert len(guard.skips) == 8
     assert said.getvalue().count("update skipped") == 5
     assert said.getvalue().count("from here on few skips are told; the guard's report() has all of them") == 1
+
+
+def test_a_loss_that_was_not_seen_is_told_to_be_no_nan_of_the_loop() -> None:
+    torch.manual_seed(0)
+    model, rows, file = SmallVAE(), list[Any](), io.StringIO()
+    compiled, optimizer = torch.compile(model, backend="eager"), torch.optim.Adam(model.parameters())
+    with vdvae_patch.guard(model, tracker=rows.append, every=1, diagnose=False, file=file):
+        for _ in range(2):
+            step(compiled, optimizer)
+    assert [math.isnan(row["loss"]) for row in rows] == [True, True]
+    assert file.getvalue().count("is not your loop's, but was not seen: no call of the model") == 1

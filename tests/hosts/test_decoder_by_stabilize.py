@@ -320,3 +320,28 @@ def test_a_copy_and_a_model_in_evaluation_mode() -> None:
     assert term_in(twin).decoder.updates == 1  # type: ignore[union-attr]
     still = made(SumOverBatch).eval()
     assert "the model is in evaluation mode; call its train() before" in stabilized(still, method)[2]
+
+
+class Sequences(nn.Module):
+    """A latent at each step; where its errors are averaged over differs."""
+
+    def __init__(self, summed: tuple[int, ...]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.summed, self.encoder, self.decoder = summed, nn.Linear(5, 6), nn.Linear(3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, logvar = self.encoder(x).chunk(2, dim=-1)
+        out = self.decoder(mean + torch.exp(0.5 * logvar) * torch.randn_like(mean))
+        return ((out - x) ** 2).sum(self.summed).mean() + kl(mean, logvar).sum(self.summed).mean()
+
+
+@pytest.mark.parametrize(("summed", "is_fixed"), [((0, 2), True), ((1, 2), False)])
+def test_a_factor_that_holds_for_one_length_of_the_second_dimension_is_said_to(
+    summed: tuple[int, ...], is_fixed: bool
+) -> None:
+    said = io.StringIO()
+    handle = vdvae_patch.stabilize(Sequences(summed), torch.rand(6, 4, 5), decoder="optimal", file=said)
+    handle.unpatch()
+    assert "a bound with β = 1" in said.getvalue()
+    assert ("second dimension has the length 4" in said.getvalue()) == is_fixed

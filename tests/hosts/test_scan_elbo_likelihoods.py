@@ -20,6 +20,7 @@ from torch.distributions import (
     StudentT,
 )
 
+from vdvae_patch import decoders
 from vdvae_patch.scanning import scan
 
 Likelihood = Callable[[Tensor, Tensor], Tensor]
@@ -233,3 +234,79 @@ def test_a_loss_that_was_given_is_not_asked_for() -> None:
     said = str(scan(Bits(), torch.randn(9, 6)))
     assert "the loss that was run has no density and no KL of these σ that is known as one" in said
     assert "give your loss" not in said
+
+
+class OwnDecoder(nn.Module):
+    """The KL beside a Gaussian whose σ is the root of something large: a sum of all squares, or a learned variance."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.of, self.enc, self.dec = of, nn.Linear(48, 8), nn.Linear(4, 48)
+        self.raw, self.decoder = nn.Parameter(torch.tensor(900.0)), decoders.get("optimal")
+
+    def forward(self, x: Tensor) -> Tensor:
+        m, v = self.enc(x).chunk(2, 1)
+        y = self.dec(m + torch.exp(0.5 * v) * torch.randn_like(m))
+        kl = 0.5 * (m**2 + v.exp() - 1 - v).sum(1)
+        if self.of == "errors":
+            return (self.decoder.nll(x.view(-1, 3, 16), y.view(-1, 3, 16)) + 2 * kl).mean()
+        return (2 * kl - torch.distributions.Normal(y, F.softplus(self.raw).sqrt()).log_prob(x).sum(1)).mean()
+
+
+@pytest.mark.parametrize("of", ["errors", "a variance"])
+def test_the_kl_counts_as_often_beside_a_sigma_that_is_the_root_of_hundreds(of: str) -> None:
+    torch.manual_seed(1)
+    x = torch.rand(16, 48)
+    assert scan(OwnDecoder(of), x).elbo.beta == pytest.approx(2, rel=1e-3)
+
+
+Pair = tuple[Tensor, Tensor]
+
+
+def both_times(y: Tensor, x: Tensor, seen: Tensor) -> Pair:
+    return y * seen, x * seen
+
+
+def both_filled(y: Tensor, x: Tensor, seen: Tensor) -> Pair:
+    return y.masked_fill(seen == 0, 0.0), x.masked_fill(seen == 0, 0.0)
+
+
+def the_data_where_they_are_missing(y: Tensor, x: Tensor, seen: Tensor) -> Pair:
+    return torch.where(seen == 1, y, x), x
+
+
+def all_of_it(y: Tensor, x: Tensor, seen: Tensor) -> Pair:
+    """Whose zeros are those of a ReLU and of black pixels."""
+    return torch.relu(y), x * (x > 0.7)
+
+
+class Partly(nn.Module):
+    """Squared errors of what a mask leaves, summed, beside the KL."""
+
+    def __init__(self, paired: Callable[[Tensor, Tensor, Tensor], Pair]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.paired, self.enc, self.dec = paired, nn.Linear(12, 6), nn.Linear(3, 12)
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        m, v = self.enc(x).chunk(2, 1)
+        first, second = self.paired(self.dec(m + torch.exp(0.5 * v) * torch.randn_like(m)), x, seen)
+        return (F.mse_loss(first, second, reduction="sum") + 0.5 * (m**2 + v.exp() - 1 - v).sum()) / len(x)
+
+
+@pytest.mark.parametrize("paired", [both_times, both_filled, the_data_where_they_are_missing, all_of_it])
+def test_errors_that_a_mask_has_put_to_zero_are_none_of_the_reconstructions(paired: Any) -> None:
+    errors: list[Tensor] = []
+
+    def noted(y: Tensor, x: Tensor, seen: Tensor) -> Pair:
+        first, second = paired(y, x, seen)
+        errors.append((first - second).detach())
+        return first, second
+
+    model, x = Partly(noted), torch.rand(16, 12)
+    seen = (torch.rand(16, 12) < 0.6).float()
+    elbo = scan(model, (x, seen), call=lambda model, batch: model(*batch)).elbo
+    counted = torch.ones_like(seen) if paired is all_of_it else seen
+    assert (elbo.place is not None and elbo.place.masked > 0) == (paired is not all_of_it)
+    assert elbo.optimal_sigma == pytest.approx(float((errors[0] ** 2).sum() / counted.sum()) ** 0.5, rel=1e-4)

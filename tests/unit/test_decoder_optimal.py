@@ -242,3 +242,12 @@ def test_two_ranks_share_one_sigma_and_have_the_gradient_of_their_common_loss(tm
         assert seen[rank]["error"] == seen[rank]["after"] == pytest.approx(error.item(), rel=1e-6)
         assert seen[rank]["exact"] == pytest.approx(rms(x, mean), rel=1e-5)
     assert seen[0]["error"] == seen[1]["error"]
+
+
+def test_a_validation_in_training_mode_is_no_part_of_the_training_sets_sigma_and_is_told() -> None:
+    decoder, (x, mean) = make(), batch()
+    decoder.nll(x, mean)
+    with torch.no_grad(), pytest.warns(UserWarning, match=r"training mode.*no bound; call its eval\(\)"):
+        decoder.nll(*batch(seed=1, noise=0.3))
+    decoder.step()
+    assert sigma(decoder.eval()) == pytest.approx(rms(x, mean), rel=1e-5)

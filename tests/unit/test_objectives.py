@@ -270,3 +270,22 @@ def test_unknown_names_and_arguments_are_refused() -> None:
         objectives.get("warmup(2, steps_per_epoch=5)", steps_per_epoch=5)
     with pytest.raises(InvalidValueError, match="at least one step"):
         objectives.get("warmup", steps_per_epoch=0)
+
+
+@pytest.mark.parametrize("spec", ["geco(kappa=0.1)", "warmup(epochs=2)"])
+def test_a_validation_in_training_mode_moves_no_state_and_is_told(spec: str) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(4, 1, 4, 4)
+    near, far = x + 0.1, 9 * x
+
+    def state(validates: bool) -> dict[str, Tensor]:
+        objective = objectives.get(spec, steps_per_epoch=5)
+        objective(x.new_ones(4), x.new_ones(4), reconstruction=near, target=x)
+        if validates:
+            with torch.no_grad(), pytest.warns(UserWarning, match=r"training mode.*call its eval\(\)"):
+                objective(x.new_ones(4), x.new_ones(4), reconstruction=far, target=x)
+        objective.step()
+        return objective.state_dict()
+
+    plain, validated = state(False), state(True)
+    assert all(torch.equal(plain[key], validated[key]) for key in plain)

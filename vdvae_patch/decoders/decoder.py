@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
@@ -22,6 +24,8 @@ from vdvae_patch.scales.arithmetic import wide
 DECODERS: Registry[Decoder] = Registry("decoder", "vdvae_patch.decoders", nested=True)
 
 _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+
+_told_training: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 class CollapseWarning(UserWarning):
@@ -262,6 +266,26 @@ def scale_of(spec: str | Scale, pixels: PixelGrid, factor: float = 1.0) -> Scale
         "upbounded": f"upbounded({high})",
     }
     return get_scale(filled.get(spec.strip().lower(), spec))
+
+
+def trains(module: nn.Module, who: str, instead: str) -> bool:
+    """Whether a module in training mode is trained now: without gradients there is no update that its state could
+    follow, and what it gives is that of training all the same, which is said once.
+
+    Args:
+        instead: what it gives, and what evaluation has in its place.
+    """
+    if torch.is_grad_enabled():
+        return True
+    if not torch.compiler.is_compiling() and module not in _told_training:
+        _told_training.add(module)
+        warnings.warn(
+            f"{who} is in training mode where no gradients are computed: its state stays as it is, and {instead}; call "
+            "its eval() before a validation (that of the model reaches its children alone), and train() after it",
+            UserWarning,
+            stacklevel=4,
+        )
+    return False
 
 
 def whole_number(who: str, key: str, value: float | str, most: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vdvae_patch import normal
-from vdvae_patch.decoders.decoder import DECODERS, _sum, can_look
+from vdvae_patch.decoders.decoder import DECODERS, _sum, can_look, trains
 from vdvae_patch.decoders.gaussian import Gaussian
 from vdvae_patch.decoders.masses import log_normal_mass
 from vdvae_patch.errors import InvalidValueError
@@ -34,8 +34,8 @@ class Optimal(Gaussian):
 
     In evaluation it is that of the training set: a running mean (the first value as it is, then 0.99 old + 0.01 new),
     kept in the buffers `mean_squared_error` and `updates`, or the exact one, by `calibrate`. A bound that used the test
-    batch's own σ would be no bound. A batch that is not finite does not move the running mean, nor does a skipped one,
-    if the training loop says so: it calls `step(skipped=...)` once an update.
+    batch's own σ would be no bound. A batch that is not finite does not move the running mean, nor does one without
+    gradients, nor a skipped one, if the training loop says so: it calls `step(skipped=...)` once an update.
 
     The floor is the quantization noise, range / (256 √12) for 8 bits, and hard: above it σ is exact. (The public code's
     −6 + softplus(log σ + 6) is biased: it doubles σ at log σ = −6.)
@@ -128,7 +128,8 @@ class Optimal(Gaussian):
         if not self.training:
             return super()._log_prob(x, parameters)
         error = self._mean_squared_error(x, parameters)
-        self._move(error.detach())
+        if trains(self, self._who, "σ is that of these data, with which the likelihood is no bound"):
+            self._move(error.detach())
         return normal.log_prob(x, self.mean(parameters), self._log_sigma_of(error))
 
     def _log_mass(self, x: Tensor, parameters: Tensor) -> Tensor:

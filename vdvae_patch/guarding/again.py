@@ -43,6 +43,12 @@ from vdvae_patch.trace import Tracer, shown
 Loss = Callable[..., Any]
 
 
+NO_CALL = (
+    "no call of the model with gradients was seen since the step before; if it is compiled, guard what "
+    "torch.compile gives"
+)
+
+
 class NoLossError(PatchError):
     """Nothing is known that computes a loss."""
 
@@ -108,10 +114,7 @@ class Again:
         """A share for each `backward`."""
         window, found = self._window, list[Share]()
         if not window.passes:
-            self.why_not = (
-                "no call of the model with gradients was seen since the step before; if it is compiled, guard what "
-                "torch.compile gives"
-            )
+            self.why_not = NO_CALL
             return []
         for backward in window.backwards:
             found.append(self.share_of(backward, min(backward.first, len(window.passes) - 1)))

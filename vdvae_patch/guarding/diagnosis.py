@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import InvalidValueError, PatchError
+from vdvae_patch.guarding import time_first
 from vdvae_patch.guarding.again import Again, NoLossError, Share
 from vdvae_patch.guarding.extremes import HeadExtremes, Seen
 from vdvae_patch.heads import Head, Role
@@ -189,7 +190,8 @@ class Diagnostician:
         batch = None if first is None else len(first)
         tracer = Tracer(self.model, limit=LIMIT, batch=batch)
         try:
-            outcome = again.outcome(share, tracer)
+            with time_first.watched(self.model) as lengths:
+                outcome = again.outcome(share, tracer)
         except NoLossError as error:
             return Diagnosis(outside=outside, notes=(*notes, str(error)))
         notes += [again.inexact] if again.inexact else []
@@ -200,6 +202,8 @@ class Diagnostician:
             events = tracer.trace.events if outcome.raised is not None else tracer.trace.culprits
             event = next((e for e in events if not e.finite), None)
             explodes = next((e for e in events if e.finite and (event is None or e.number < event.number)), None)
+        if first is not None and tuple(first.shape[:2]) in lengths:  # whose rows would be steps of time
+            event, explodes = (None if e is None else replace(e, rows=()) for e in (event, explodes))
         if explodes is not None and (large := _large(self.model)):
             notes.append(large)
         exact = None

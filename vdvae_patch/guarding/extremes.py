@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch import normal
+from vdvae_patch.guarding import time_first
 from vdvae_patch.heads import Head, Outlet
 from vdvae_patch.patching.record import is_patched, patched_heads
 from vdvae_patch.patching.watch import each_log_sigma, log_sigma_of
@@ -159,6 +160,7 @@ class Seen:
         self._log_sigmas: dict[int, list[Tensor]] = {}
         self._means: dict[Outlet, list[Tensor]] = {}
         places = [(head.path, head.channels, head.parameter) for head in heads]
+        self._lengths: time_first.Lengths = set()
         self._shared = {index for index, own in enumerate(places) if places.count(own) > 1}
 
     @contextmanager
@@ -175,7 +177,10 @@ class Seen:
             elif outlet.path in modules and takes_hooks(modules[outlet.path]):
                 handles.append(modules[outlet.path].register_forward_hook(partial(self._see_mean, outlet)))
         try:
-            with each_log_sigma(self._model, self._heads, self._see):
+            with (
+                time_first.watched(self._model) as self._lengths,
+                each_log_sigma(self._model, self._heads, self._see),
+            ):
                 yield
         finally:
             for handle in handles:
@@ -201,13 +206,14 @@ class Seen:
         head = self._heads[index]
         left_out: dict[str, str] = {}
         log_sigmas, means, kls = self._values(index, left_out)
-        kl = _span(kls, head.dim) if kls else None
-        total = math.nan if kl is None else sum(float(one.sum()) for one in kls) / _rows(kls[0])
+        span = partial(_span, lengths=self._lengths)
+        kl = span(kls, head.dim) if kls else None
+        total = math.nan if kl is None else sum(float(one.sum()) for one in kls) / _rows(kls[0], self._lengths)
         outlet = _mean_of(head)
         return HeadExtremes(
             head.path, head.channels, head.role,
-            _span(log_sigmas, head.dim) if log_sigmas else None,
-            _span(means, outlet.channels.dim) if means and outlet is not None else None,
+            span(log_sigmas, head.dim) if log_sigmas else None,
+            span(means, outlet.channels.dim) if means and outlet is not None else None,
             kl, total, left_out,
         )  # fmt: skip
 
@@ -292,24 +298,23 @@ def _parameter(model: nn.Module, path: str) -> Tensor:
     return dict(model.named_parameters(remove_duplicate=False))[path]
 
 
-def _rows(values: Tensor) -> int:
-    return len(values) if values.dim() > 1 else 1
+def _rows(values: Tensor, lengths: time_first.Lengths) -> int:
+    return values.shape[time_first.batch_dim(values, lengths)] if values.dim() > 1 else 1
 
 
-def _span(calls: Sequence[Tensor], dim: int) -> Span:
+def _span(calls: Sequence[Tensor], dim: int, lengths: time_first.Lengths) -> Span:
     """Over all calls; the index is that within the call that has it."""
     bad = next((value for value in calls if bool(value.isnan().any())), None)
     if bad is not None:
-        where = _index(bad, int(bad.isnan().flatten().nonzero()[0]), dim)
+        where = _index(bad, int(bad.isnan().flatten().nonzero()[0]), dim, lengths)
         return Span(math.nan, math.nan, where, where)
     low = min(calls, key=lambda value: float(value.min()))
     high = max(calls, key=lambda value: float(value.max()))
-    return Span(
-        float(low.min()), float(high.max()), _index(low, int(low.argmin()), dim), _index(high, int(high.argmax()), dim)
-    )
+    places = _index(low, int(low.argmin()), dim, lengths), _index(high, int(high.argmax()), dim, lengths)
+    return Span(float(low.min()), float(high.max()), *places)
 
 
-def _index(values: Tensor, flat: int, dim: int) -> tuple[int, ...]:
+def _index(values: Tensor, flat: int, dim: int, lengths: time_first.Lengths) -> tuple[int, ...]:
     """Row, channel, and the other indices in their order."""
     own = [int(index) for index in torch.unravel_index(torch.tensor(flat), values.shape)]
     if len(own) < 2:
@@ -317,4 +322,5 @@ def _index(values: Tensor, flat: int, dim: int) -> tuple[int, ...]:
     channel = dim % len(own)
     if channel == 0:  # channels in rows, and no batch in front of them
         return tuple(own)
-    return own[0], own[channel], *(index for n, index in enumerate(own) if n not in (0, channel))
+    row = time_first.batch_dim(values, lengths)
+    return own[row], own[channel], *(index for n, index in enumerate(own) if n not in (row, channel))

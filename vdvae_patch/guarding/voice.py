@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import TextIO
@@ -39,10 +40,17 @@ class Voice:
             self._told.add(text)
             self.say(text)
 
-    def track(self, step: int, loss: float, norm: float, limit: float, *, skipped: bool) -> None:
-        """A skipped step is always tracked, an applied one now and then."""
+    def track(self, step: int, loss: float, norm: float, limit: float, *, skipped: bool, unseen: str = "") -> None:
+        """A skipped step is always tracked, an applied one now and then.
+
+        Args:
+            unseen: why the loss of an applied one may be NaN: it was not seen.
+        """
         if self.tracker is None or (not skipped and step % self.every):
             return
+        if not skipped and math.isnan(loss):
+            why = f": {unseen}" if unseen else ""
+            self.say_once(f"note: a loss that the tracker is given as nan is not your loop's, but was not seen{why}")
         values = {"step": step, "loss": loss, "grad_norm": norm, "clip": limit, "skipped": float(skipped)}
         try:
             self.tracker(values)

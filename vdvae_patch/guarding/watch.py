@@ -21,7 +21,7 @@ from torch.optim import LBFGS, Optimizer
 from vdvae_patch.errors import GuardError
 from vdvae_patch.given import require_module
 from vdvae_patch.guarding import held_back, judging, raised, ranks, signals
-from vdvae_patch.guarding.again import Loss, device_of
+from vdvae_patch.guarding.again import NO_CALL, Loss, device_of
 from vdvae_patch.guarding.averages import spoilt
 from vdvae_patch.guarding.buffers import Buffers
 from vdvae_patch.guarding.clipping import ClippedBefore, Clipping
@@ -622,7 +622,7 @@ class Guard:
         self._hooks.hear_parts(not self._window.passes or any(one.of for one in self._window.passes))
         if self._examiner.sound is None and self._recorder.fits(self._judged):
             self._examiner.keep(self._judged)
-        self._voice.track(step, loss, norm, limit, skipped=False)
+        self._voice.track(step, loss, norm, limit, skipped=False, unseen="" if self._judged.passes else NO_CALL)
         if not self._said_clipped and (text := self._clipped_before.said(norm)):
             self._said_clipped = True
             self._voice.say(f"note: {text}")

@@ -183,7 +183,8 @@ class Geco(Objective):
         average = common
         if self.training:
             average = self._averaged(common)
-            self._stage(common)
+            if self._is_trained:
+                self._stage(common)
             # the value of the average, the gradient of this batch
             now = now + (average - now).detach()
         elif self.updates > 0:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.decoders import Decoder, PixelGrid
-from vdvae_patch.decoders.decoder import WideBuffers
+from vdvae_patch.decoders.decoder import WideBuffers, trains
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.number_ranges import WEIGHT, as_float
 from vdvae_patch.objectives.rate import Rate, by_group, check_images, total
@@ -127,7 +127,7 @@ class Objective(WideBuffers, ABC):
         if batch.distortion is not None:
             mean_distortion = batch.distortion.detach().mean()
             common |= {"distortion": mean_distortion, "nelbo": mean_rate + mean_distortion}
-        if self.training and self.has_state:
+        if self._is_trained:
             self._count()
             # of all ranks: where one of them has a NaN, none of them moves
             sound = mean_over_ranks(loss.detach()[None]).isfinite()
@@ -184,6 +184,12 @@ class Objective(WideBuffers, ABC):
     @property
     def _who(self) -> str:
         return f"objective {self.name}"
+
+    @property
+    def _is_trained(self) -> bool:
+        """Whether an update follows this batch, which moves the state."""
+        instead = "the loss is that of training, and not what it is in evaluation"
+        return self.training and self.has_state and trains(self, self._who, instead)
 
     @abstractmethod
     def _weigh(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

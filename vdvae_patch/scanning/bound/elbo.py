@@ -181,8 +181,8 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     chosen, of_one_sigma = _with_learned_sigma(tail, chosen, factors)
     if chosen.kind in ("squared error", "absolute error") and learned_weight(tail, chosen) is not None:
         return LossElbo(
-            f"the {_named(chosen)} is multiplied by something that is learned, and how that stands in the loss besides "
-            "is not that of a Gaussian's σ"
+            f"the {_named(chosen)} is multiplied by something that is learned, or made of errors, and how that stands "
+            "in the loss besides is not known to be that of a Gaussian's σ"
         )
     b = median_of(chosen.factors)
     sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized

@@ -46,6 +46,7 @@ class Exchange:
         outside: whether that is beside the model, in the call that was given.
         elbo: the bound with the decoder in place.
         sigma: σ on the scanned batch, in the units of the data.
+        length: of the second dimension, where the factor on the likelihood holds for this length alone; or None.
     """
 
     site: TermSite
@@ -53,6 +54,7 @@ class Exchange:
     outside: bool
     elbo: LossElbo
     sigma: float
+    length: int | None = None
 
 
 class CannotExchangeError(Exception):
@@ -95,7 +97,8 @@ def exchanged(model: nn.Module, inputs: tuple[Any, ...], call: Call | None, elbo
     found.tracking = False
     site, outside = _site(place, TermReader(found))
     now = _tried(model, inputs, call, elbo, found, site, outside)
-    return Exchange(site, found, outside, now, found.seen / place.units)
+    length = _only_length(model, inputs, call, elbo, place)
+    return Exchange(site, found, outside, now, found.seen / place.units, length)
 
 
 _EXCHANGED = (
@@ -196,23 +199,36 @@ def _reduced(
     raise CannotExchangeError("how the KL is averaged over a batch could not be told")
 
 
+def _only_length(
+    model: nn.Module, inputs: tuple[Any, ...], call: Call | None, elbo: LossElbo, place: TermPlace
+) -> int | None:
+    """The length of the second dimension, if the factor is another one for others: it is of time that is averaged over,
+    or of the batch behind the time. Told by a call on half of it, too."""
+    length = place.compared[1] if len(place.compared) == 3 else 0
+    with suppress(Exception):  # channels cannot be halved
+        half = _elbo(model, _first(inputs, length, length // 2, dim=1), call)
+        if half.kl_factor is not None and half.place is not None and half.place.compared[1] == length // 2:
+            return None if math.isclose(_times(half, half.place), _times(elbo, place), rel_tol=_SAME) else length
+    return None
+
+
 def _elbo(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> LossElbo:
     graph = recorded(model, inputs, call, recorder_of=Keeper)
     return elbo_of(graph, read(graph))
 
 
-def _first(value: Any, rows: int, fewer: int) -> Any:
-    """The first rows of every tensor of a batch."""
+def _first(value: Any, length: int, fewer: int, dim: int = 0) -> Any:
+    """The first rows of every tensor of a batch, or what comes first in another dimension."""
     if isinstance(value, Tensor):
-        return value[:fewer] if value.dim() and len(value) == rows else value
+        return value.narrow(dim, 0, fewer) if value.dim() > dim and value.shape[dim] == length else value
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_first(item, rows, fewer) for item in value))
+        return type(value)(*(_first(item, length, fewer, dim) for item in value))
     if isinstance(value, list | tuple):
-        return type(value)(_first(item, rows, fewer) for item in value)
+        return type(value)(_first(item, length, fewer, dim) for item in value)
     if isinstance(value, dict):
-        return {key: _first(item, rows, fewer) for key, item in value.items()}
+        return {key: _first(item, length, fewer, dim) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _first(getattr(value, f.name), rows, fewer) for f in fields(value)})
+        return replace(value, **{f.name: _first(getattr(value, f.name), length, fewer, dim) for f in fields(value)})
     return value
 
 

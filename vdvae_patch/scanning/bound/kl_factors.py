@@ -39,6 +39,8 @@ _NONE_BESIDE = 1e-3
 _LEAST = 0.3
 """Share of a raw value's elements that are fitted at least, or its part in the loss is not that of a KL."""
 _POINTS = 11
+_SLOW = 0.25
+"""d log σ / dv below which σ is moved by moving v farther."""
 _NONE = 1e-12
 _MOST = 512
 """Elements of a raw value that are fitted, evenly spread."""
@@ -185,10 +187,11 @@ def _fits(
     node = reading.raw.node
     base = tail.base[node.id]
     before = base.flatten()[chosen] + shift
+    far = _reach(reading, expression, before)
     points = []
     for width in widths:
         steps = torch.linspace(-width, width, _POINTS, dtype=torch.float64)
-        scale = before.abs().clamp(1e-3, 1.0) if width <= _AROUND[1][0] else torch.ones_like(before)
+        scale = before.abs().clamp(1e-3, 1.0) if width <= _AROUND[1][0] else far
         points.append(before + steps[:, None] * scale)  # [points, n]
     moved = torch.cat(points)
     basis = _basis(reading, expression, moved)
@@ -200,6 +203,16 @@ def _fits(
     bases = torch.cat(torch.split(basis, _POINTS), dim=1)
     factor, good = _fitted(bases, torch.cat(torch.split(gradients, _POINTS), dim=1), tolerance)
     return list(zip(factor.chunk(len(widths)), good.chunk(len(widths)), strict=True))
+
+
+def _reach(reading: Reading, expression: Expression, before: Tensor) -> Tensor:
+    """How far raw values are moved at the widest, in widths: 1, and more where σ hardly moves with that, as √v of a sum
+    of squares of hundreds. All that stands beside log σ is a line there, and any share of its factor fits as well."""
+    basis = _basis(reading, expression, before[None])
+    if basis is None:
+        return torch.ones_like(before)
+    slope = basis[0, :, 0].abs()
+    return torch.where(slope < _SLOW, torch.minimum(before.abs(), 1 / slope), 1.0).clamp(min=1.0)
 
 
 def _fitted(basis: Tensor, gradients: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:

@@ -425,9 +425,20 @@ def _differences(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
         if kind is None:
             continue
         used = gradient != 0
-        masked = float((~used & (error != 0)).double().mean())
+        masked = float((~used & ((error != 0) | _put_to_zero(tail, node))).double().mean())
         compared = error[used] if masked else error  # an error of zero has no gradient, and is one
         yield Term(kind, node, target, factors, compared.flatten(), compared.numel(), masked=masked)
+
+
+def _put_to_zero(tail: Tail, node: Node) -> Tensor:
+    """Where errors are zero because the host has put output and data to one value, as by a mask on both: such an error
+    stays zero whatever the network gives, where one behind an activation does not."""
+    zero = tail.base[node.id] == 0
+    if not bool(zero.any()):
+        return zero
+    given = [n for n in tail.order if n.id in tail.leaves and n.params and tail.base[n.id].is_floating_point()]
+    changes: Changes = {n.id: lambda value: value + 2 * value.abs().max() + 1 for n in given}
+    return zero & (tail.run(changes)[node.id] == 0)
 
 
 def _compared(tail: Tail, node: Node) -> tuple[Node, int] | None:

@@ -218,6 +218,11 @@ def _said(heads: ScanResult, decoder: str, exchange: Exchange | None, why_not: s
     if isinstance(exchange.term.decoder, Shared):
         by = f"; its σ is a parameter of the model now, so make the optimizer after this{by}"
     others = "".join(f", but for {note}" for note in elbo.notes if note.startswith(OTHERS))
+    if exchange.length is not None:
+        others += (
+            f", for batches whose second dimension has the length {exchange.length}: the loss averages over it, and "
+            "the factor on the likelihood is fixed; of other lengths the KL counts otherwise"
+        )
     return f"{where}, on this batch with σ = {exchange.sigma:.4g}: the loss is a bound with β = 1{others}{by}"
 
 
