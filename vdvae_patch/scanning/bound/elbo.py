@@ -197,9 +197,10 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
             # the weights of a posterior's draws add up to one, as those of equal draws do, and their median is no such
             together = chosen.factors.mean().expand_as(chosen.factors) if each is None else each.sum(0) / of_one_sigma
             if each is None or float((each - each.mean(0)).abs().max()) > DIFFER * abs(b):
+                between = "steps" if draws.steps > 1 else "draws"
                 notes.append(
-                    f"the factors on the {_named(chosen)} differ between draws, as in an importance-weighted bound: "
-                    "their mean is taken"
+                    f"the factors on the {_named(chosen)} differ between {between}, as in an importance-weighted "
+                    "bound: their mean is taken"
                 )
             chosen.factors = together
     term = written(chosen, sign)
