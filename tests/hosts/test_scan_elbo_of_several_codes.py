@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+import vdvae_patch
 from vdvae_patch.scanning import scan
 
 Law = tuple[Tensor, Tensor]
@@ -228,6 +230,28 @@ def test_the_draws_of_an_importance_weighted_bound_may_be_the_steps_of_a_loop() 
     elbo = scan(InALoop(1.0), x).elbo
     assert elbo is not None
     assert elbo.beta == pytest.approx(1, rel=1e-4)
+
+
+class WeightedSteps(ImportanceWeighted):
+    """An output that is refined in three steps, each compared with the data, the later ones more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_variance = self.encoder(x).chunk(2, 1)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        loss = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
+        for weight in (0.25, 0.5, 1.0):
+            loss = loss + weight * (self.decoder(weight * z) - x).square().sum(1)
+        return loss.mean()
+
+
+def test_steps_of_different_weights_count_by_their_sum_and_get_no_decoder_of_equal_ones() -> None:
+    x = torch.randn(16, 8)
+    elbo = scan(WeightedSteps(1.0), x).elbo
+    assert elbo is not None
+    assert elbo.sigma == pytest.approx((2 * 1.75) ** -0.5, rel=1e-4)
+    assert any("differ between steps" in note for note in elbo.notes)
+    vdvae_patch.stabilize(WeightedSteps(1.0), x, decoder="fixed(sigma=1)", probe=False, file=(out := io.StringIO()))
+    assert "not put in by itself: its values have different factors" in out.getvalue()
 
 
 class WeightedPixels(ImportanceWeighted):
