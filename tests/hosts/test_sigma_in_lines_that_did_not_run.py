@@ -214,7 +214,7 @@ class Scored(VAE):
     def distance(self, x: Tensor) -> Tensor:
         h = self.encoder(x)
         mu, _ = h.chunk(2, dim=1)
-        return torch.sqrt(torch.square(mu).sum(1) + h[:, :4].pow(2).sum(1))
+        return torch.sqrt(torch.square(mu).sum(1) + h[:, :4].pow(2).sum(1) + h[..., 0:4].pow(2).sum(1))
 
     def code(self, x: Tensor) -> Tensor:
         return self._parameters_of(x).chunk(2, 1)[0]
@@ -231,9 +231,20 @@ class Drawn(Scored):
         return value.exp()
 
 
-def test_code_that_computes_sigma_of_a_part_by_a_method_of_its_own_is_said() -> None:
-    heads = vdvae_patch.scan(model := Drawn(), X)
-    with pytest.warns(UserWarning, match=r"`self\.encoder\(x\)` in Drawn\.draw, which the scanned call did not run"):
+def drawn(mu: Tensor, raw: Tensor) -> Tensor:
+    return mu + raw.exp() * torch.randn_like(mu)
+
+
+class DrawnBeside(Scored):
+    def draw(self, x: Tensor) -> Tensor:
+        mu, raw = self.encoder(x).chunk(2, 1)
+        return drawn(mu, raw)
+
+
+@pytest.mark.parametrize("build", [Drawn, DrawnBeside])
+def test_code_that_computes_sigma_of_a_part_by_a_method_or_a_function_of_its_own_is_said(build: type[VAE]) -> None:
+    heads = vdvae_patch.scan(model := build(), X)
+    with pytest.warns(UserWarning, match=r"`self\.encoder\(x\)` in \w+\.draw, which the scanned call did not run"):
         vdvae_patch.patch(model, heads=heads, posterior="bounded(0.3, 0.4)")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from types import FunctionType
+from typing import TypeGuard
 
 from vdvae_patch.attach.source import is_method, parse
 from vdvae_patch.heads import ChannelRange
@@ -30,11 +31,10 @@ def reaches_sigma(
     """Whether the raw value, in some channels of what `read` gives, comes to a call that computes a σ.
 
     Args:
-        methods: those of the same class, by their names: one may compute it of its argument. What is called of `self`
-            else is a layer, and what that puts out is another value.
+        methods: those of the same class, by their names: one may compute it of its argument, as a function of the same
+            file may. What is called of `self` else is a layer, and what that puts out is another value.
     """
-    own = function.__code__.co_varnames[0] if is_method(function) else ""
-    flow = _Flow(read, channels, methods, own)
+    flow = _Flow(function, read, channels, methods)
     statements = list(ast.walk(parse(function)))
     while any(flow.names(node) for node in statements):  # until nothing more has a name: loops go back
         continue
@@ -44,9 +44,12 @@ def reaches_sigma(
 class _Flow:
     """Which names of a function hold the raw value, or what is computed of it."""
 
-    def __init__(self, read: ast.expr, channels: ChannelRange, methods: Mapping[str, FunctionType], own: str) -> None:
+    def __init__(
+        self, function: FunctionType, read: ast.expr, channels: ChannelRange, methods: Mapping[str, FunctionType]
+    ) -> None:
         self._read = read.lineno, read.col_offset, read.end_lineno, read.end_col_offset
-        self._channels, self._methods, self._self = channels, methods, own
+        self._channels, self._methods, self._globals = channels, methods, function.__globals__
+        self._self = function.__code__.co_varnames[0] if is_method(function) else ""
         self._held: set[str] = set()
 
     def names(self, node: ast.AST) -> bool:
@@ -103,15 +106,19 @@ class _Flow:
             return isinstance(at, int) and self._place() not in (None, at)
         of_channels = index.elts[1:] if isinstance(index, ast.Tuple) else []
         return self._channels.start > 0 and any(
-            isinstance(one, ast.Slice) and one.lower is None and one.upper is not None for one in of_channels
+            isinstance(one, ast.Slice) and _is_begin(one.lower) and one.upper is not None for one in of_channels
         )
 
     def is_of_sigma(self, node: ast.AST) -> bool:
         if not isinstance(node, ast.Call):
             return False
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        own = self._methods.get(name) if self._called_of_self(node) == [name] else None
-        computes = name in OF_SIGMA if own is None else OF_SIGMA & set(own.__code__.co_names)
+        own = None
+        if isinstance(node.func, ast.Name):
+            own = self._globals.get(name)
+        elif self._called_of_self(node) == [name]:
+            own = self._methods.get(name)
+        computes = OF_SIGMA & set(own.__code__.co_names) if _is_read_too(own) else name in OF_SIGMA
         if not computes:
             return False
         return self._is_read(node) or any(map(self._holds, ast.iter_child_nodes(node)))
@@ -123,6 +130,15 @@ class _Flow:
             names += [called.attr] if isinstance(called, ast.Attribute) else []
             called = called.value
         return names[::-1] if isinstance(called, ast.Name) and called.id == self._self else []
+
+
+def _is_begin(lower: ast.expr | None) -> bool:
+    return lower is None or (isinstance(lower, ast.Constant) and lower.value == 0)
+
+
+def _is_read_too(own: object) -> TypeGuard[FunctionType]:
+    """Whether it is a function of the host's, whose own calls count."""
+    return isinstance(own, FunctionType) and not str(own.__module__).startswith("torch.")
 
 
 def _is_cut(node: ast.expr) -> bool:
