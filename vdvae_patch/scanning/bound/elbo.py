@@ -191,8 +191,8 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     of_draws = None
     if chosen.kind != "log likelihood":
         # a learned σ has the factors of all comparisons that it is the σ of, of which a posterior may have but some
-        each = by_draws(tail, chosen, draws)
         uneven = draws.in_all > 1 and float(chosen.factors.max() - chosen.factors.min()) > DIFFER * abs(b)
+        each = by_draws(tail, chosen, draws) if uneven else None
         chosen.factors = chosen.factors * draws.in_all / of_one_sigma
         if uneven:
             if each is None or float((each - each.mean(0)).abs().max()) > DIFFER * abs(b):

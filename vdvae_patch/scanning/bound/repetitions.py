@@ -57,7 +57,10 @@ def by_draws(tail: Tail, term: Term, draws: Draws) -> Tensor | None:
     steps, shape = len(term.steps), term.node.shape
     if term.factors.numel() != steps * math.prod(shape) or draws.steps not in (1, steps):
         return None
-    same = _repeated(tail.base[term.target.id].broadcast_to(shape)) if draws.along > 1 else []
+    data = tail.base[term.target.id]
+    if broadcast_shape(tuple(data.shape), tuple(shape)) != tuple(shape):
+        return None  # a row has one value, as a norm of its errors
+    same = _repeated(data.broadcast_to(shape)) if draws.along > 1 else []
     if math.prod(shape[dim] for dim in same) != draws.along:
         return None
     front = [*([0] if draws.steps > 1 else []), *(dim + 1 for dim in same)]
