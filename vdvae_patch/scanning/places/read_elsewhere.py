@@ -71,10 +71,12 @@ def where_it_is_read(
                     "computed of it there stays the model's own. Let one method compute σ for both, or scan with a "
                     "call that runs both"
                 )
-    around = _around(graph, {(f.__code__.co_filename, s.last) for f, s in zip(replaced, sites, strict=True)})
-    for function in own:
-        gives = any(has_run(function, node) for node in _reads(function, attribute, False))
-        if gives and around and function.__code__ not in around and not _is_hidden(function, own, around):
+    others = (function for function in own if function not in replaced)
+    giving = [f for f in others if any(has_run(f, node) for node in _reads(f, attribute, False))]
+    places = {(f.__code__.co_filename, site.last) for f, site in zip(replaced, sites, strict=True)}
+    around = _around(graph, places) if giving else set()
+    for function in giving:
+        if around and function.__code__ not in around and not _is_hidden(function, own, around):
             at = shown(f"{replaced[0].__code__.co_filename}:{sites[0].last[0]}")
             return (
                 f"{function.__qualname__} gives raw values as before, and σ is replaced behind it, at {at}: a σ that "
