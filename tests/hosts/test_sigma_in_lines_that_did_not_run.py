@@ -231,6 +231,42 @@ class Drawn(Scored):
         return value.exp()
 
 
+class Part(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class OfParts(VAE):
+    """Its encoder has a class of its own, and what that gives is put within bounds behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Part()
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.encoder(x).chunk(2, 1)
+        return self.loss(x, mu, torch.exp(raw.clamp(-3, 3)))
+
+    def code(self, x: Tensor) -> Tensor:
+        return self.encoder(x)[:, :4]
+
+
+class DrawnOfParts(OfParts):
+    def draw(self, x: Tensor) -> Tensor:
+        mu, raw = self.encoder(x).chunk(2, 1)
+        return mu + (raw / 1).exp() * torch.randn_like(mu)
+
+
+def test_a_part_that_gives_raw_values_is_said_where_another_method_computes_sigma_of_them() -> None:
+    heads = vdvae_patch.scan(model := DrawnOfParts(), X)
+    with pytest.warns(UserWarning, match=r"Part\.forward gives raw values as before, and σ is replaced behind it"):
+        vdvae_patch.patch(model, heads=heads, posterior="bounded(0.3, 0.4)")
+
+
 def drawn(mu: Tensor, raw: Tensor) -> Tensor:
     return mu + raw.exp() * torch.randn_like(mu)
 
@@ -248,7 +284,7 @@ def test_code_that_computes_sigma_of_a_part_by_a_method_or_a_function_of_its_own
         vdvae_patch.patch(model, heads=heads, posterior="bounded(0.3, 0.4)")
 
 
-@pytest.mark.parametrize("build", [Mean, Scored])
+@pytest.mark.parametrize("build", [Mean, Scored, OfParts])
 def test_code_that_reads_the_mean_beside_it_is_not_said(build: type[VAE], recwarn: pytest.WarningsRecorder) -> None:
     heads = vdvae_patch.scan(model := build(), X)
     vdvae_patch.patch(model, heads=heads, **{head.role: "bounded(0.3, 0.4)" for head in heads})

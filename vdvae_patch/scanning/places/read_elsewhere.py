@@ -56,7 +56,7 @@ def where_it_is_read(
         return ""
     names = {f.__name__ for f in replaced} | {site.method for site in sites}
     names |= {site.owner.rpartition(".")[2] for site in sites if site.owner}
-    owner, attribute = _owner(model, head.path)
+    owner, attribute, part = _owner(model, head.path)
     parameter = any(site.parameter for site in sites)
     own = [function for function in functions_of(owner) if function in functions]
     methods = {function.__name__: function for function in reversed(own)}
@@ -76,7 +76,7 @@ def where_it_is_read(
     places = {(f.__code__.co_filename, site.last) for f, site in zip(replaced, sites, strict=True)}
     around = _around(graph, places) if giving else set()
     for function in giving:
-        if around and function.__code__ not in around and not _is_hidden(function, own, around):
+        if around and function.__code__ not in around and not _is_hidden(function, part, functions, around):
             at = shown(f"{replaced[0].__code__.co_filename}:{sites[0].last[0]}")
             return (
                 f"{function.__qualname__} gives raw values as before, and σ is replaced behind it, at {at}: a σ that "
@@ -85,20 +85,23 @@ def where_it_is_read(
     return ""
 
 
-def _is_hidden(function: FunctionType, own: list[FunctionType], around: Set[CodeType]) -> bool:
-    """Whether it is private, and what calls it computes no σ but where one is replaced."""
-    others = (other for other in own if other.__code__ not in around and function.__name__ in other.__code__.co_names)
-    return function.__name__.startswith("_") and not any(OF_SIGMA & set(other.__code__.co_names) for other in others)
+def _is_hidden(function: FunctionType, part: str, functions: Set[FunctionType], around: Set[CodeType]) -> bool:
+    """Whether the model alone calls it, as a private method or the `forward` of a part of the model, and what does so
+    computes no σ but where one is replaced."""
+    name = part if part and function.__name__ == "forward" else function.__name__
+    called = (f.__code__ for f in functions if f.__code__ not in around and name in f.__code__.co_names)
+    return (name != function.__name__ or name.startswith("_")) and not any(OF_SIGMA & set(c.co_names) for c in called)
 
 
-def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
-    """The module in whose class the code stands that names a module or a parameter, and by which attribute."""
+def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str, str]:
+    """The module in whose class the code stands that names a module or a parameter, by which attribute, and by which
+    one its own parent names it; that is empty of the model itself."""
     parts = path.split(".")
     for count in range(len(parts) - 1, 0, -1):
         owner = model.get_submodule(".".join(parts[:count]))
         if not host_class(owner).__module__.startswith("torch."):
-            return owner, parts[count]
-    return model, parts[0]
+            return owner, parts[count], next((p for p in parts[count - 1 :: -1] if not p.isdecimal()), "")
+    return model, parts[0], ""
 
 
 def _reads(function: FunctionType, attribute: str, parameter: bool) -> Iterator[ast.expr]:
