@@ -348,7 +348,7 @@ FAULTS: list[Fault] = [
         "tests/unit/test_train_estimate.py",
         ("steps, steps * global_batch,", "steps, steps * batch_size,"),
         ("statistics.median(seconds[1:] or seconds)", "statistics.median(seconds)"),
-        ("self.steps * self.step_seconds / 3600", "self.steps * self.step_seconds / 60"),
+        ("self.done) * self.step_seconds / 3600", "self.done) * self.step_seconds / 60"),
         ("global_batch = batch_size * config.nproc", "global_batch = batch_size"),
     ),
     *_group(
@@ -642,8 +642,8 @@ FAULTS: list[Fault] = [
         "tests/guarding/test_extremes.py",
         ("abs(self.high) >= abs(self.low)", "abs(self.high) < abs(self.low)"),
         ("float(low.min()), float(high.max())", "float(high.min()), float(low.max())"),
-        ("/ _rows(kls[0])", "/ 1"),
-        ("return len(values) if values.dim() > 1 else 1", "return len(values)"),
+        ("/ _rows(kls[0], self._lengths)", "/ 1"),
+        ("(values, lengths)] if values.dim() > 1 else 1", "(values, lengths)]"),
     ),
     *_group(
         "patching/floors.py",
@@ -699,7 +699,7 @@ FAULTS: list[Fault] = [
     *_group(
         "patching/state.py",
         "tests/hosts/test_saved_patch.py",
-        ("if made is not None and made != now:", "if made is not None and made == now:"),
+        ("if record is None or made != str(record.variant):", "if record is None or made == str(record.variant):"),
         ("for module in (model, inner) if told else (model,):", "for module in (model,):"),
     ),
     *_group(
