@@ -67,8 +67,8 @@ def _differs(entry: Mapping[str, Any], record: PatchRecord | None) -> str:
     head = others[0]
     return (
         f"these weights were made with {scales[head]} for {head}, and the model has {now[head]}, as it was fitted to "
-        f"another batch or to other weights, or with other noise ({len(others)} of {len(now)} heads): {then}; keep the patch beside the "
-        "weights (vdvae_patch.patch_json, apply), or load a folder that vdvae_patch.save wrote"
+        f"another batch or to other weights, or with other noise ({len(others)} of {len(now)} heads): {then}; keep the "
+        "patch beside the weights (vdvae_patch.patch_json, apply), or load a folder that vdvae_patch.save wrote"
     )
 
 
