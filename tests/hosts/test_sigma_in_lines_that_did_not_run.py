@@ -209,7 +209,7 @@ class Scored(VAE):
 
     def score(self, x: Tensor) -> Tensor:
         mu = self.encoder(x).chunk(2, 1)[0]
-        return (self.decoder(mu) - x).pow(2).mean(1).sqrt()
+        return (self.decoder(mu) - x).pow(2).mean(1).sqrt() + mu.pow(2).mean(1)
 
     def distance(self, x: Tensor) -> Tensor:
         h = self.encoder(x)

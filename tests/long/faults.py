@@ -1301,7 +1301,7 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "experiments/table4.py",
-        "tests/e2e/test_table4.py",
+        "tests/e2e/test_table4.py::test_another_budget_for_runs_that_were_begun_with_one_is_refused",
         ("if begun.minutes not in (None, options.budget):", "if False:"),
     ),
     *_group(
