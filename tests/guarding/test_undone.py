@@ -725,6 +725,34 @@ def test_a_large_frozen_parameter_is_copied_from_the_look_on_that_finds_it_moved
     assert set(buffers.state()) == {"1.weight", "2.weight"}
 
 
+class Quantized(Tensor):
+    """A weight whose values cannot be picked out one by one, as those of a sharded or a quantized layer."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__getitem__:
+            raise NotImplementedError("no indexing")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.zeros(2**19).as_subclass(Quantized),
+        lambda: torch.zeros(2**19, device="meta"),
+        lambda: torch.ones(2**9, 2**10).to_sparse(),
+        torch.inference_mode()(lambda: torch.zeros(2**19)),
+    ],
+)
+def test_a_large_frozen_parameter_that_cannot_be_looked_into_stops_no_training(make: Callable[[], Tensor]) -> None:
+    model = nn.Linear(3, 2)
+    model.frozen = nn.Parameter(make(), requires_grad=False)
+    buffers = Buffers(model)
+    for _ in range(3):
+        buffers.take()
+    assert not buffers.state()
+
+
 def test_an_update_of_a_discriminator_is_not_undone_by_a_generators_that_is_skipped() -> None:
     """It is fixed while the generator's pass goes through it, as buffers are, and trained by the time of its step."""
 

@@ -93,3 +93,18 @@ def test_a_scale_that_leaves_the_fixed_expert_as_it_is_is_not_told_of(recwarn: p
     model, x = Product("joined"), torch.randn(16, 8)
     vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, x))
     assert not any("constant" in str(warning.message) for warning in recwarn)
+
+
+class Floored(Product):
+    """Each expert's precision has a floor of its own, and there is no fixed expert."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        (m, u), (n, v) = self.one(x).chunk(2, 1), self.other(x).chunk(2, 1)
+        a, b = F.softplus(u) + 1e-6, F.softplus(v) + 1e-6
+        return self.loss(x, (m * a + n * b) / (a + b), 1 / (a + b))
+
+
+def test_a_floor_of_an_experts_own_precision_is_a_part_of_its_sigma() -> None:
+    heads = vdvae_patch.scan(Floored(""), torch.randn(16, 8))
+    assert [float(head.convention.sigma(torch.tensor(-1e3))) for head in heads] == pytest.approx([1000, 1000], rel=1e-3)
+    assert not any("grows exponentially" in warning for warning in heads.warnings)

@@ -712,6 +712,14 @@ def test_weights_whose_gains_were_fitted_to_another_batch_are_told_by_the_model_
     assert len(seen) == 1
 
 
+def test_of_several_patched_models_in_one_the_one_that_differs_is_told_whichever_loads() -> None:
+    state = nn.ModuleDict({"a": fitted_to(1.0), "b": fitted_to(3.0)}).state_dict()
+    for load in (nn.Module.load_state_dict, vdvae_patch.load_state_dict):
+        with pytest.warns(UserWarning, match="fitted to another batch or to other weights") as seen:
+            load(nn.ModuleDict({"a": fitted_to(1.0), "b": fitted_to(1.0)}), state)
+        assert len(seen) == 1
+
+
 def test_weights_of_the_same_patch_of_none_or_into_a_vanilla_model_load_without_a_word() -> None:
     model = fitted_to(3.0)
     again = Softplus()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+import vdvae_patch
 from vdvae_patch.scanning import scan
 
 Law = tuple[Tensor, Tensor]
@@ -205,5 +207,84 @@ class Thresholded(ImportanceWeighted):
 
 def test_draws_are_counted_of_data_that_the_model_thresholds_itself() -> None:
     elbo = scan(Thresholded(1.0), torch.randn(16, 8)).elbo
+    assert elbo is not None
+    assert elbo.beta == pytest.approx(1, rel=1e-4)
+
+
+class InALoop(ImportanceWeighted):
+    """The same bound, its draws one after the other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_variance = self.encoder(x).chunk(2, 1)
+        weights = []
+        for _ in range(5):
+            noise = torch.randn_like(mean)
+            z = mean + torch.exp(0.5 * log_variance) * noise
+            error = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="none")
+            weights.append((0.5 * (noise**2 - z**2) + 0.5 * log_variance).sum(-1) - self.weight * error.sum(-1))
+        return -torch.logsumexp(torch.stack(weights), 0).mean()
+
+
+def test_the_draws_of_an_importance_weighted_bound_may_be_the_steps_of_a_loop() -> None:
+    x = torch.bernoulli(torch.full((16, 8), 0.5), generator=torch.Generator().manual_seed(0))
+    elbo = scan(InALoop(1.0), x).elbo
+    assert elbo is not None
+    assert elbo.beta == pytest.approx(1, rel=1e-4)
+
+
+class WeightedSteps(ImportanceWeighted):
+    """An output that is refined in three steps, each compared with the data, the later ones more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_variance = self.encoder(x).chunk(2, 1)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        loss = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
+        for weight in (0.25, 0.5, 1.0):
+            loss = loss + weight * (self.decoder(weight * z) - x).square().sum(1)
+        return loss.mean()
+
+
+def test_steps_of_different_weights_count_by_their_sum_and_get_no_decoder_of_equal_ones() -> None:
+    x = torch.randn(16, 8)
+    elbo = scan(WeightedSteps(1.0), x).elbo
+    assert elbo is not None
+    assert elbo.sigma == pytest.approx((2 * 1.75) ** -0.5, rel=1e-4)
+    assert any("differ between steps" in note for note in elbo.notes)
+    vdvae_patch.stabilize(WeightedSteps(1.0), x, decoder="fixed(sigma=1)", probe=False, file=(out := io.StringIO()))
+    assert "not put in by itself: its values have different factors" in out.getvalue()
+
+
+class WeightedPixels(ImportanceWeighted):
+    """The mean of five draws, of which each pixel has the weight that it has in the others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_variance = self.encoder(x).chunk(2, 1)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn(5, *mean.shape)
+        error = F.binary_cross_entropy_with_logits(self.decoder(z), x.expand(5, -1, -1), reduction="none")
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
+        return (error * torch.tensor([2.0, 2, 1, 1, 1, 1, 1, 1])).sum(-1).mean() + kl.sum(1).mean()
+
+
+def test_weights_of_pixels_are_not_taken_for_those_of_draws() -> None:
+    elbo = scan(WeightedPixels(1.0), torch.bernoulli(torch.full((16, 8), 0.5))).elbo
+    assert elbo is not None
+    assert elbo.beta == pytest.approx(1, rel=1e-4)
+    assert not any("between draws" in note for note in elbo.notes)
+
+
+class EncodedViews(Thresholded):
+    """Two noisy views of each image, in a dimension of their own, with a posterior each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        target = self.data(x).unsqueeze(1).expand(-1, 2, -1)
+        mean, log_variance = self.encoder(target + 0.1 * torch.randn(target.shape)).chunk(2, -1)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
+        error = F.binary_cross_entropy_with_logits(self.decoder(z), target, reduction="none")
+        return (error.sum(-1) + kl.sum(-1)).mean()
+
+
+def test_views_of_thresholded_data_with_a_posterior_each_are_no_draws() -> None:
+    elbo = scan(EncodedViews(1.0), torch.randn(16, 8)).elbo
     assert elbo is not None
     assert elbo.beta == pytest.approx(1, rel=1e-4)

@@ -128,3 +128,15 @@ def test_a_floor_that_is_nothing_at_any_sigma_is_no_disagreement() -> None:
     assert head.found is not None
     assert head.found.patch_at == "output"
     assert not any("disagree" in warning or "floor" in warning for warning in head.found.warnings)
+
+
+def test_a_raw_value_that_is_divided_by_zero_is_found_where_it_began() -> None:
+    class Divides(Coder):
+        def drawn(self, mean: Tensor, v: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+            sigma = torch.exp(v / self.floor)
+            return mean + sigma * noise, 0.5 * (mean**2 + sigma**2 - 1) - v / self.floor
+
+    torch.manual_seed(0)
+    found = scan(Divides(0.0), torch.randn(7, 6))
+    assert found[0].path == "raw"
+    assert "aten.div" in str(found)

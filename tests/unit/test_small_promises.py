@@ -6,11 +6,13 @@ import os
 import re
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from vdvae_patch.launch.presets import preset
 
 from vdvae_patch.cli import arguments, launch, main, scan, upstream
 from vdvae_patch.cli import train as command
@@ -130,7 +132,22 @@ def test_so_does_the_estimate_of_published_runs(
     # the last two and the last finite one: nothing is evaluated, of which the best would be kept
     megabytes = float(re.findall(r"([\d.]+) MB a checkpoint", said)[0])
     assert f"at most 3 checkpoints a run, {18 * 3 * megabytes / 1000:.1f} GB together" in said
+    assert "not done yet" not in said
     assert offline == []
+
+
+def test_published_runs_that_are_resumed_cost_what_each_of_them_has_left(
+    offline: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = ["--host", "mlp_vae", "--preset", "paper", "--data", "mnist", "--batch-size", "2", "--steps", "900"]
+    more = (*told, "--device", "cpu", "--resume")
+    monkeypatch.setattr("vdvae_patch.train.estimate.estimate", partial(estimate, measured=1))
+    *_, last = preset("table4").commands(more)
+    info = checkpoint.CheckpointInfo(600, "mlp_vae", "vanilla", "host", (), True, None)
+    checkpoint.save(Path(arguments.parse_train(last).folder) / "checkpoints", info, {})
+    assert launch.run(["table4", "--dry-run", *more]) == 0
+    assert f" for the {17 * 900 + 300:,} steps that are not done yet on " in capsys.readouterr().out
 
 
 def test_an_estimate_of_a_run_that_is_resumed_has_the_time_of_the_steps_that_are_left(

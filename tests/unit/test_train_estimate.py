@@ -58,4 +58,5 @@ def test_the_size_of_a_checkpoint_is_that_of_the_types_and_buffers_that_a_model_
     model = nn.Linear(10, 10, dtype=torch.float64)  # 110 numbers, of which each has an average and two moments
     model.codes = nn.Parameter(torch.zeros(50), requires_grad=False)
     model.register_buffer("means", torch.zeros(30))
+    model.register_buffer("mask", torch.zeros(1000), persistent=False)
     assert checkpoint_bytes(model) == 4 * 110 * 8 + 2 * 50 * 4 + 2 * 30 * 4

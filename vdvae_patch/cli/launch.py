@@ -26,20 +26,23 @@ def run(argv: list[str]) -> int:
         print(chosen.script(more))
         return 0
 
-    from vdvae_patch.train.estimate import estimate, spoken
+    from vdvae_patch.train.estimate import estimate, spoken, steps_done
 
     runs = list(chosen.commands(more))
     # variants cost the same but for a fraction of a step; the first is measured for all
-    first = parse_train(runs[0])
+    configs = [parse_train(command) for command in runs]
+    first = configs[0]
     cost = estimate(first)
+    left = sum(max(0, cost.steps - steps_done(config)) for config in configs)
+    rest = f" for the {left:,} steps that are not done yet" if left < len(runs) * cost.steps else ""
     # the last two, the last finite one, and the best of those that were evaluated, see `checkpoint.prune`
     kept = 3 + bool(first.evaluate_every) if first.checkpoint_every else 1
     gigabytes = len(runs) * kept * cost.checkpoint_bytes / 1e9
     print(cost)
     print(
         f"{len(runs)} runs ({len(chosen.variants)} variants, {len(chosen.seeds)} seeds): {len(runs) * cost.steps:,} "
-        f"steps, {len(runs) * cost.images:,} images, {spoken(len(runs) * cost.hours)} on {cost.ranks} devices of "
-        f"this kind, one run after the other, {cost.left_out}; "
+        f"steps, {len(runs) * cost.images:,} images, {spoken(left * cost.step_seconds / 3600)}{rest} on {cost.ranks} "
+        f"devices of this kind, one run after the other, {cost.left_out}; "
         f"at most {kept} checkpoint{'s' if kept > 1 else ''} a run, {gigabytes:,.1f} GB together"
     )
     return 0

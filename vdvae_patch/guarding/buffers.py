@@ -145,7 +145,7 @@ class _Frozen:
     """Which of a model's untrained parameters a guard has to copy: all that are small, and the large ones that move."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[int, str], tuple[int, int, Tensor]] = {}
+        self._seen: dict[tuple[int, str], tuple[int, int, Tensor | None]] = {}
         self._moving: set[tuple[int, str]] = set()
 
     @torch.no_grad()
@@ -159,7 +159,7 @@ class _Frozen:
             place, parameter = (id(owner), name), owner[name]
             small = parameter.numel() * parameter.element_size() < _LARGE
             if not small and place not in self._moving:
-                before, now = self._seen.get(place), (id(parameter), parameter._version, _some_of(parameter))
+                before, now = self._seen.get(place), (id(parameter), _version_of(parameter), _some_of(parameter))
                 self._seen[place] = now
                 if before is not None and not (before[:2] == now[:2] and _equal(before[2], now[2])):
                     self._moving.add(place)
@@ -168,13 +168,23 @@ class _Frozen:
         return found
 
 
-def _some_of(values: Tensor) -> Tensor:
-    which = torch.linspace(0, values.numel() - 1, _SAMPLES, dtype=torch.float64).long()
-    return values.detach()[torch.unravel_index(which.to(values.device), values.shape)]
+def _version_of(parameter: Tensor) -> int:
+    return -1 if parameter.is_inference() else parameter._version
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    alike = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+def _some_of(values: Tensor) -> Tensor | None:
+    """None of what has no values that can be picked out, as a quantized weight: its version alone tells."""
+    with suppress(Exception):  # a subclass of a tensor refuses in its own words
+        own: Tensor = values.to_local() if hasattr(values, "to_local") else values  # a rank's part
+        which = torch.linspace(0, own.numel() - 1, _SAMPLES, dtype=torch.float64).long()
+        return own.detach()[torch.unravel_index(which.to(own.device), own.shape)].cpu()
+    return None
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    alike = one.shape == other.shape and one.dtype == other.dtype
     return alike and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 

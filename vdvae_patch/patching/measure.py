@@ -215,7 +215,7 @@ def _without_constants(meter: Meter, heads: Sequence[Head]) -> list[Tensor]:
     seen = meter.seen
     for sigma in fixed:
         there = [meter.convention.sigma(values.double()) for values in seen]
-        others = [values[(own / sigma - 1).abs() > _SAME] for values, own in zip(seen, there, strict=True)]
+        others = [values[~((own / sigma - 1).abs() <= _SAME)] for values, own in zip(seen, there, strict=True)]
         seen = [values for values in others if values.numel()] or seen
     return seen
 

@@ -67,8 +67,8 @@ def _differs(entry: Mapping[str, Any], record: PatchRecord | None) -> str:
     head = others[0]
     return (
         f"these weights were made with {scales[head]} for {head}, and the model has {now[head]}, as it was fitted to "
-        f"another batch or to other weights ({len(others)} of {len(now)} heads): {then}; keep the patch beside the "
-        "weights (vdvae_patch.patch_json, apply), or load a folder that vdvae_patch.save wrote"
+        f"another batch or to other weights, or with other noise ({len(others)} of {len(now)} heads): {then}; keep the "
+        "patch beside the weights (vdvae_patch.patch_json, apply), or load a folder that vdvae_patch.save wrote"
     )
 
 
@@ -122,9 +122,10 @@ def load_state_dict(model: nn.Module, state: Mapping[str, Any], strict: bool = T
         UserWarning: they were made under a variant, and the model is not patched, with another variant, or with other
             gains and shifts.
     """
-    if differs := _differs(_noted(state), next((owner.record for owner in owners(model)), None)):
+    differs = _differs(_noted(state), next((owner.record for owner in owners(model)), None))
+    if differs:
         warnings.warn(differs, stacklevel=2)
-    token = _TOLD.set(True)
+    token = _TOLD.set(bool(differs))  # of several patched models in one, another one may differ
     try:
         return model.load_state_dict(state, strict=strict, assign=assign)
     finally:

@@ -121,11 +121,23 @@ def _estimate(
         f"{config.preset} {config.variant} seed {config.seed}", config.nproc, steps, steps * global_batch, parameters,
         statistics.median(seconds[1:] or seconds), checkpoint_bytes(work.model), machine(world.device),
         work.data.provenance.notes,
-        checkpoint.lines_logged(RunFolder(config.folder).checkpoints).get("metrics", 0) if config.resume else 0,
+        steps_done(config),
     )  # fmt: skip
 
 
+def steps_done(config: TrainConfig[Any]) -> int:
+    """Of a run that is to be resumed, by its newest checkpoint; none of any other."""
+    return checkpoint.lines_logged(RunFolder(config.folder).checkpoints).get("metrics", 0) if config.resume else 0
+
+
 def checkpoint_bytes(model: nn.Module) -> int:
-    """Weights and buffers, and those of the average; of what is trained Adam's two moments, of the same type."""
+    """Weights and buffers, and those of the average; of what is trained Adam's two moments, of the same type. A buffer
+    that is not persistent, as a mask that is made anew, is in no checkpoint."""
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    return 2 * (sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers()) + trained)
+    persistent = {
+        id(b): b.nbytes
+        for module in model.modules()
+        for name, b in module._buffers.items()
+        if b is not None and name not in module._non_persistent_buffers_set
+    }
+    return 2 * (sum(p.nbytes for p in model.parameters()) + sum(persistent.values()) + trained)

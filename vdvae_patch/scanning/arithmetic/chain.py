@@ -196,7 +196,8 @@ def _multiply(c: _Constants, place: int) -> tuple[Step, ...]:
 
 def _divide(c: _Constants, place: int) -> tuple[Step, ...]:
     if place == 0:
-        return (Step("mul", (1 / c.at(1, "other", 1.0),)),)
+        divisor = c.at(1, "other", 1.0)
+        return (Step("mul", (1 / divisor if divisor != 0 else 1.0,)),)  # and what is infinite says nothing of it either
     return (Step("pow", (-1.0,)), Step("mul", (c.at(0, "self", 1.0),)))
 
 

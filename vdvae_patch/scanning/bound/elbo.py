@@ -39,7 +39,7 @@ from vdvae_patch.scanning.bound.reconstruction import (
     terms_of,
     unknown_comparison,
 )
-from vdvae_patch.scanning.bound.repetitions import draws_of, takes_some
+from vdvae_patch.scanning.bound.repetitions import by_draws, draws_of, takes_some
 from vdvae_patch.scanning.bound.replay import Changes, NoReplayError, Tail, TaughtTail
 from vdvae_patch.scanning.bound.targets import data_of, is_of_features, rows_of
 from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace, median_of, place_of, written
@@ -188,17 +188,26 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
     a, why = _kl(graph, factors, sign, readings, rows_of(chosen.target))
     draws = draws_of(graph, chosen, [f.reading.raw.node for f in factors if sign * _of_those_with_any(f.factors) > 0])
+    of_draws = None
     if chosen.kind != "log likelihood":
         # a learned σ has the factors of all comparisons that it is the σ of, of which a posterior may have but some
+        uneven = draws.in_all > 1 and float(chosen.factors.max() - chosen.factors.min()) > DIFFER * abs(b)
+        each = by_draws(tail, chosen, draws) if uneven else None
         chosen.factors = chosen.factors * draws.in_all / of_one_sigma
-        if draws.along > 1 and float(chosen.factors.max() - chosen.factors.min()) > DIFFER * abs(b) * draws.in_all:
+        if uneven:
+            if each is None or float((each - each.mean(0)).abs().max()) > DIFFER * abs(b):
+                of_draws = (sign * chosen.factors).aminmax()
             # the weights of a posterior's draws add up to one, as those of equal draws do, and their median is no such
-            chosen.factors = chosen.factors.mean().expand_as(chosen.factors)
-            notes.append(
-                f"the factors on the {_named(chosen)} differ between draws, as in an importance-weighted bound: their "
-                "mean is taken"
+            chosen.factors = (
+                chosen.factors.mean().expand_as(chosen.factors) if each is None else each.sum(0) / of_one_sigma
             )
     term = written(chosen, sign)
+    if of_draws is not None:
+        term = replace(term, extremes=(float(of_draws[0]), float(of_draws[1])))
+        notes.append(
+            f"the factors on the {_named(chosen)} differ between {'steps' if draws.steps > 1 else 'draws'}, as in an "
+            "importance-weighted bound: their mean is taken"
+        )
     if a is None:
         return LossElbo(why[0], term)
     shared = SHARED in why
@@ -208,7 +217,8 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     if takes_some(tail, chosen):
         return LossElbo(
             f"of the outputs with which the {_named(chosen)} compares one value of the data the loss takes "
-            "some alone, as the nearest: that is no likelihood, and how often the KL counts is not told",
+            "some alone, as the nearest, which is no likelihood, or as an importance-weighted bound where the others' "
+            "weights are 0 on this batch: how often the KL counts is not told",
             term, median_of(a), (float(a.min()), float(a.max())),
         )  # fmt: skip
     if not math.isfinite(b) or not term.factor > 0:
@@ -222,7 +232,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
             term, median, extremes,
         )  # fmt: skip
     for what, (low, high), middle in (("KL", extremes, median), (term.kind, term.extremes, term.factor)):
-        if high - low > DIFFER * middle:
+        if high - low > DIFFER * middle and (of_draws is None or what != term.kind):
             notes.append(
                 f"the factors on the {what} differ between elements: {low / middle:.3g} to {high / middle:.3g} times "
                 "their median, which is what is taken"

@@ -205,6 +205,8 @@ def _only_length(
     """The length of the second dimension, if the factor is another one for others: it is of time that is averaged over,
     or of the batch behind the time. Told by a call on half of it, too."""
     length = place.compared[1] if len(place.compared) == 3 else 0
+    if length < 2:
+        return None  # and no call for nothing
     with suppress(Exception):  # channels cannot be halved
         half = _elbo(model, _first(inputs, length, length // 2, dim=1), call)
         if half.kl_factor is not None and half.place is not None and half.place.compared[1] == length // 2:

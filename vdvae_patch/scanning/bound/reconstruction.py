@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import CodeType
 from typing import Any, Literal
 
@@ -432,13 +433,20 @@ def _differences(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
 
 def _put_to_zero(tail: Tail, node: Node) -> Tensor:
     """Where errors are zero because the host has put output and data to one value, as by a mask on both: such an error
-    stays zero whatever the network gives, where one behind an activation does not."""
+    stays zero whatever the network gives, where one behind an activation does not: one that is flat on both sides, as
+    `clamp(0, 1)`, has another value on the other."""
     zero = tail.base[node.id] == 0
     if not bool(zero.any()):
         return zero
     given = [n for n in tail.order if n.id in tail.leaves and n.params and tail.base[n.id].is_floating_point()]
-    changes: Changes = {n.id: lambda value: value + 2 * value.abs().max() + 1 for n in given}
-    return zero & (tail.run(changes)[node.id] == 0)
+    for sign in (1, -1):
+        changes: Changes = {n.id: partial(_pushed, sign=sign) for n in given}
+        zero = zero & (tail.run(changes)[node.id] == 0)
+    return zero
+
+
+def _pushed(value: Tensor, sign: int) -> Tensor:
+    return value + sign * (2 * value.abs().max() + 1)
 
 
 def _compared(tail: Tail, node: Node) -> tuple[Node, int] | None:

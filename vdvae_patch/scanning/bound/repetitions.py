@@ -47,9 +47,24 @@ def draws_of(graph: Graph, term: Term, posteriors: Sequence[Node]) -> Draws:
     """
     along = _along(term, graph.values)
     if along > 1:
-        before = _shown(graph, posteriors)
+        before = along if _has_rows_of(posteriors, term, graph.values) else _shown(graph, posteriors)
         along = along // before if along % before == 0 else along
     return Draws(along, _steps(graph, term, posteriors))
+
+
+def by_draws(tail: Tail, term: Term, draws: Draws) -> Tensor | None:
+    """The factors, each draw's in a row; None where it is not seen whose they are, as where some are masked."""
+    steps, shape = len(term.steps), term.node.shape
+    if term.factors.numel() != steps * math.prod(shape) or draws.steps not in (1, steps):
+        return None
+    data = tail.base[term.target.id]
+    if broadcast_shape(tuple(data.shape), tuple(shape)) != tuple(shape):
+        return None  # a row has one value, as a norm of its errors
+    same = _repeated(data.broadcast_to(shape)) if draws.along > 1 else []
+    if math.prod(shape[dim] for dim in same) != draws.along:
+        return None
+    front = [*([0] if draws.steps > 1 else []), *(dim + 1 for dim in same)]
+    return term.factors.view(steps, *shape).movedim(front, [*range(len(front))]).reshape(draws.in_all, -1)
 
 
 def _along(term: Term, values: Mapping[int, Tensor]) -> int:
@@ -66,8 +81,26 @@ def _along(term: Term, values: Mapping[int, Tensor]) -> int:
 
 def _times(value: Tensor) -> int:
     """How often values were repeated along the dimensions along which all are the same."""
-    same = [dim for dim, size in enumerate(value.shape) if size > 1 and bool((value == value.narrow(dim, 0, 1)).all())]
-    return math.prod(value.shape[dim] for dim in same)
+    return math.prod(value.shape[dim] for dim in _repeated(value))
+
+
+def _repeated(value: Tensor) -> list[int]:
+    return [dim for dim, size in enumerate(value.shape) if size > 1 and bool((value == value.narrow(dim, 0, 1)).all())]
+
+
+def _has_rows_of(posteriors: Sequence[Node], term: Term, values: Mapping[int, Tensor]) -> bool:
+    """Whether constants that were repeated along a dimension have a posterior each there: a view, and no draw."""
+    source = _source(term.target)
+    if source.kind != "constant" or source.id not in values:
+        return False
+    same = _repeated(values[source.id])
+    others = [dim for dim, size in enumerate(source.shape) if size > 1 and dim not in same]
+    if not same or not others:
+        return False
+    rows = source.shape[: max(*same, others[0]) + 1]  # of the batch and what it was repeated along
+    return any(len(n.shape) > len(rows) and n.shape[: len(rows)] == rows for n in posteriors) or any(
+        n.shape[:1] == (math.prod(rows),) for n in posteriors
+    )
 
 
 def takes_some(tail: Tail, term: Term) -> bool:

@@ -59,12 +59,10 @@ class _Others:
         self._model, self._graph = model, graph
         self._functions = dict.fromkeys(_functions(model))
         self._ran: dict[str, set[Span]] = {}
-        self._constant: dict[tuple[object, ...], float] = {}
+        self._at: dict[tuple[object, ...], list[Node]] = {}
         for node in graph.nodes:
             if ops.kind_of(node.op) == "elementwise" and (innermost := node.host_frame()) is not None:
-                value = _fixed_value(node, graph.fixed)
-                if value is not None:
-                    self._constant[innermost.code.co_filename, innermost.span] = value
+                self._at.setdefault((innermost.code.co_filename, innermost.span), []).append(node)
         for frame in (frame for node in graph.nodes for frame in node.frames):
             first, last, start, end = frame.span
             if first is not None and last is not None and start is not None and end is not None:
@@ -99,9 +97,10 @@ class _Others:
                     file = _function(self._model, site).__code__.co_filename
                 except PatchError:
                     continue
-                value = self._constant.get((file, site.last))
-                if value is not None:
-                    sigma = float(site.rest.sigma(torch.tensor(value, dtype=torch.float64)))
+                there = (_fixed_value(node, self._graph.fixed) for node in self._at.get((file, site.last), ()))
+                values = [value for value in there if value is not None]
+                if values:
+                    sigma = float(site.rest.sigma(torch.tensor(values[-1], dtype=torch.float64)))
                     return shown(f"{file}:{site.last[0]}"), sigma
         return None
 

@@ -28,10 +28,8 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.places.reaching_sigma import OF_SIGMA, reaches_sigma
 from vdvae_patch.trace import shown
-
-_OF_SIGMA = frozenset({"exp", "exp_", "exp2", "softplus", "sqrt", "pow", "square", "normal", "Normal"})
-"""What a function calls that computes a σ, or draws with one: many read a layer that puts out a mean, too."""
 
 
 def where_it_is_read(
@@ -58,25 +56,27 @@ def where_it_is_read(
         return ""
     names = {f.__name__ for f in replaced} | {site.method for site in sites}
     names |= {site.owner.rpartition(".")[2] for site in sites if site.owner}
-    owner, attribute = _owner(model, head.path)
+    owner, attribute, part = _owner(model, head.path)
     parameter = any(site.parameter for site in sites)
     own = [function for function in functions_of(owner) if function in functions]
+    methods = {function.__name__: function for function in reversed(own)}
     for function in own:
-        called = set(function.__code__.co_names)
-        if function.__name__ == "__init__" or names & called or not (parameter or called & _OF_SIGMA):
+        if function.__name__ == "__init__" or names & set(function.__code__.co_names):
             continue
         for node in _reads(function, attribute, parameter):
-            if not has_run(function, node):
+            if not has_run(function, node) and reaches_sigma(function, node, head.channel_range, methods):
                 return (
                     f"{shown(f'{function.__code__.co_filename}:{node.lineno}')}, `{ast.unparse(node)}` in "
                     f"{function.__qualname__}, which the scanned call did not run, reads a raw value: a σ that is "
                     "computed of it there stays the model's own. Let one method compute σ for both, or scan with a "
                     "call that runs both"
                 )
-    around = _around(graph, {(f.__code__.co_filename, s.last) for f, s in zip(replaced, sites, strict=True)})
-    for function in own:
-        gives = any(has_run(function, node) for node in _reads(function, attribute, False))
-        if gives and around and function.__code__ not in around:
+    others = (function for function in own if function not in replaced)
+    giving = [f for f in others if any(has_run(f, node) for node in _reads(f, attribute, False))]
+    places = {(f.__code__.co_filename, site.last) for f, site in zip(replaced, sites, strict=True)}
+    around = _around(graph, places) if giving else set()
+    for function in giving:
+        if around and function.__code__ not in around and not _is_hidden(function, part, functions, around):
             at = shown(f"{replaced[0].__code__.co_filename}:{sites[0].last[0]}")
             return (
                 f"{function.__qualname__} gives raw values as before, and σ is replaced behind it, at {at}: a σ that "
@@ -85,14 +85,23 @@ def where_it_is_read(
     return ""
 
 
-def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
-    """The module in whose class the code stands that names a module or a parameter, and by which attribute."""
+def _is_hidden(function: FunctionType, part: str, functions: Set[FunctionType], around: Set[CodeType]) -> bool:
+    """Whether the model alone calls it, as a private method or the `forward` of a part of the model, and what does so
+    computes no σ but where one is replaced."""
+    name = part if part and function.__name__ == "forward" else function.__name__
+    called = (f.__code__ for f in functions if f.__code__ not in around and name in f.__code__.co_names)
+    return (name != function.__name__ or name.startswith("_")) and not any(OF_SIGMA & set(c.co_names) for c in called)
+
+
+def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str, str]:
+    """The module in whose class the code stands that names a module or a parameter, by which attribute, and by which
+    one its own parent names it; that is empty of the model itself."""
     parts = path.split(".")
     for count in range(len(parts) - 1, 0, -1):
         owner = model.get_submodule(".".join(parts[:count]))
         if not host_class(owner).__module__.startswith("torch."):
-            return owner, parts[count]
-    return model, parts[0]
+            return owner, parts[count], next((p for p in parts[count - 1 :: -1] if not p.isdecimal()), "")
+    return model, parts[0], ""
 
 
 def _reads(function: FunctionType, attribute: str, parameter: bool) -> Iterator[ast.expr]:

@@ -21,6 +21,9 @@ from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, settle
 from vdvae_patch.scanning.arithmetic.graph import Node
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
+_EXPERT = (
+    0.1  # a precision from which on a constant is an expert, with σ up to 3.2; below it is a floor, an eps or 0.01
+)
 EXPONENTS = {"precisions": -0.5, "variances": 0.5}
 """σ is which power of one term. `chain.HALF` has the tolerance within which a sum counts as one of these."""
 
@@ -48,9 +51,12 @@ def _terms(spot: Spot, experts: bool) -> Iterator[Spot]:
 
 
 def _is_fixed_expert(node: Node) -> bool:
-    """Whether what is added to a precision is one, as that of a standard Normal, and the same for all elements."""
+    """Whether what is added to a precision is one, too, as that of a standard Normal, and the same for all elements.
+
+    A floor of one expert's own precision, `softplus(a) + 1e-6`, bounds its σ, and is part of how that is computed.
+    """
     others = [n for n in node.args if not (isinstance(n, Node) and n.params)]
     (other,) = others or [None]
     if isinstance(other, Node):
-        return other.kind in ("constant", "buffer") and other.even and other.value > 0
-    return isinstance(other, int | float) and other > 0
+        return other.kind in ("constant", "buffer") and other.even and other.value >= _EXPERT
+    return isinstance(other, int | float) and other >= _EXPERT
