@@ -211,7 +211,7 @@ class Seen:
         head = self._heads[index]
         left_out: dict[str, str] = {}
         log_sigmas, means, kls = self._values(index, left_out)
-        span = partial(_span, row_dim=self._row_dim)
+        span = partial(_span, row_of=self._row_of)
         kl = span(kls, head.dim) if kls else None
         total = math.nan if kl is None else sum(float(one.sum()) for one in kls) / self._count(kls[0])
         outlet = _mean_of(head)
@@ -224,6 +224,11 @@ class Seen:
 
     def _row_dim(self, values: Tensor) -> int:
         return time_first.batch_dim(values, self._lengths) or batch_dim(values.shape, self._rows)
+
+    def _row_of(self, values: Tensor, place: Sequence[int]) -> tuple[int, int]:
+        """The dimension of the batch, and the row of it that a place is in."""
+        dim = self._row_dim(values)
+        return dim, _row_before_draws(values.movedim(dim, 0), place[dim], self._rows)
 
     def _count(self, values: Tensor) -> int:
         """The rows, each as often as it was drawn where draws stand in front of the batch; steps of time are summed."""
@@ -310,23 +315,26 @@ def _prior_of(head: Head) -> tuple[str, str] | None:
     return None if head.found is None or head.found.prior is None else head.found.prior.head
 
 
+RowOf = Callable[[Tensor, Sequence[int]], tuple[int, int]]
+
+
 def _parameter(model: nn.Module, path: str) -> Tensor:
     return dict(model.named_parameters(remove_duplicate=False))[path]
 
 
-def _span(calls: Sequence[Tensor], dim: int, row_dim: Callable[[Tensor], int]) -> Span:
+def _span(calls: Sequence[Tensor], dim: int, row_of: RowOf) -> Span:
     """Over all calls; the index is that within the call that has it."""
     bad = next((value for value in calls if bool(value.isnan().any())), None)
     if bad is not None:
-        where = _index(bad, int(bad.isnan().flatten().nonzero()[0]), dim, row_dim)
+        where = _index(bad, int(bad.isnan().flatten().nonzero()[0]), dim, row_of)
         return Span(math.nan, math.nan, where, where)
     low = min(calls, key=lambda value: float(value.min()))
     high = max(calls, key=lambda value: float(value.max()))
-    places = _index(low, int(low.argmin()), dim, row_dim), _index(high, int(high.argmax()), dim, row_dim)
+    places = _index(low, int(low.argmin()), dim, row_of), _index(high, int(high.argmax()), dim, row_of)
     return Span(float(low.min()), float(high.max()), *places)
 
 
-def _index(values: Tensor, flat: int, dim: int, row_dim: Callable[[Tensor], int]) -> tuple[int, ...]:
+def _index(values: Tensor, flat: int, dim: int, row_of: RowOf) -> tuple[int, ...]:
     """Row, channel, and the other indices in their order."""
     own = [int(index) for index in torch.unravel_index(torch.tensor(flat), values.shape)]
     if len(own) < 2:
@@ -334,5 +342,18 @@ def _index(values: Tensor, flat: int, dim: int, row_dim: Callable[[Tensor], int]
     channel = dim % len(own)
     if channel == 0:  # channels in rows, and no batch in front of them
         return tuple(own)
-    row = row_dim(values)
-    return own[row], own[channel], *(index for n, index in enumerate(own) if n not in (row, channel))
+    dim_of_row, row = row_of(values, own)
+    return row, own[channel], *(index for n, index in enumerate(own) if n not in (dim_of_row, channel))
+
+
+def _row_before_draws(values: Tensor, row: int, rows: int | None) -> int:
+    """The row of the batch that a row is of: the same, but where each stands there several times, for a draw each, as
+    by `x.repeat(K, 1)` or `x.repeat_interleave(K, 0)`, which is seen where a posterior does not depend on the draw."""
+    if not rows or len(values) <= rows or len(values) % rows:
+        return row
+    behind, beside = values.reshape(-1, rows, *values.shape[1:]), values.reshape(rows, -1, *values.shape[1:])
+    if torch.allclose(behind, behind[:1].expand_as(behind), rtol=1e-4, equal_nan=True):
+        return row % rows
+    if torch.allclose(beside, beside[:, :1].expand_as(beside), rtol=1e-4, equal_nan=True):
+        return row // beside.shape[1]
+    return row
