@@ -46,7 +46,9 @@ class ChannelRange(NamedTuple):
     step: int = 1
 
     def of(self, output: Tensor) -> Tensor:
-        """These channels of an output, as a view of it."""
+        """These channels of an output, as a view of it; of a single number, which has no dimension, that number."""
+        if not output.dim():
+            return output
         before = (slice(None),) * (self.dim % output.dim())
         return output[(*before, slice(self.start, self.stop, self.step))]
 

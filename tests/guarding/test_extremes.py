@@ -18,6 +18,7 @@ import vdvae_patch
 from vdvae_patch.guarding import extremes
 from vdvae_patch.heads import Compared, Head
 from vdvae_patch.hosts import load_host
+from vdvae_patch.scanning.watching.outcome import refusal
 
 
 class VAE(nn.Module):
@@ -256,6 +257,58 @@ def test_a_row_is_one_of_the_batch_also_where_time_is_in_front(batch_first: bool
     assert found.kl is not None
     row, channel, time = found.kl.highest
     assert kl[(row, time, channel) if batch_first else (time, row, channel)] == kl.max()
+
+
+class DrawnAtOnce(nn.Module):
+    """Two draws of each posterior at once, and one learned number for the data's σ."""
+
+    def __init__(self, repeat: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.repeat = repeat
+        self.encoder, self.decoder = nn.Linear(5, 6), nn.Linear(3, 5)
+        self.log_gamma = nn.Parameter(torch.tensor(-0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.repeat(x)
+        mean, raw = self.encoder(x).chunk(2, -1)
+        z = mean + raw.exp() * torch.randn_like(mean)
+        rate = (0.5 * (mean**2 + (2 * raw).exp() - 1) - raw).sum(-1)
+        return (rate + (0.5 * ((self.decoder(z) - x) / self.log_gamma.exp()) ** 2 + self.log_gamma).sum(-1)).mean()
+
+
+def in_front(x: Tensor) -> Tensor:
+    return x.expand(2, *x.shape)
+
+
+@pytest.mark.parametrize("repeat", [in_front, lambda x: x.repeat(2, 1), lambda x: x.repeat_interleave(2, 0)])
+def test_a_row_is_one_of_the_batch_also_where_each_is_drawn_several_times(repeat: Callable[[Tensor], Tensor]) -> None:
+    model, x = DrawnAtOnce(repeat), torch.randn(4, 5)
+    seen = extremes.Seen(model, list(vdvae_patch.scan(model, x)), rows=len(x))
+    with seen.watched():
+        model(x)
+    found = next(head for head in seen.extremes() if head.role == "posterior")
+    mean, raw = model.encoder(x).detach().double().chunk(2, -1)
+    kl = 0.5 * (mean**2 + (2 * raw).exp() - 1) - raw
+    assert found.kl_nats == pytest.approx(float(kl.sum(1).mean()), rel=1e-5)
+    assert found.kl is not None
+    row, channel = found.kl.highest[:2]
+    assert kl[row, channel] == pytest.approx(float(kl.max()), rel=1e-5)
+
+
+def test_a_sigma_that_is_one_number_has_its_extremes() -> None:
+    model, x = DrawnAtOnce(in_front), torch.randn(4, 5)
+    seen = extremes.Seen(model, list(vdvae_patch.scan(model, x)))
+    with seen.watched():
+        model(x)
+    found = next(head for head in seen.extremes() if head.path == "log_gamma")
+    assert (found.log_sigma_min, found.log_sigma_max) == (-0.5, -0.5)
+
+
+def test_a_scale_that_pytorch_refuses_is_of_a_row_of_the_batch() -> None:
+    scale = torch.ones(2, 4, 3)
+    scale[:, 3] = 0.0
+    assert "(row 3," in refusal("scale", scale, "here", rows=4)
 
 
 @pytest.mark.medium

@@ -484,6 +484,25 @@ def test_a_step_behind_an_evaluation_is_done_again_by_its_own_lines() -> None:
     assert skip.rows == tuple(range(8))
 
 
+@pytest.mark.medium
+def test_a_part_that_is_called_by_itself_behind_the_loss_has_no_part_in_what_is_done_again() -> None:
+    torch.manual_seed(0)
+    model = SmallVAE()
+    optimizer = sgd(model)
+    with vdvae_patch.guard(model, file=io.StringIO()) as guard:
+        x, other = torch.randn(8, 6), torch.randn(8, 6)
+        for turn in range(2):
+            model.far = 400.0 * turn
+            optimizer.zero_grad()
+            loss_of(model, x)[0].backward()
+            model.encoder(other)  # as to log what it gives for a batch that is the same in all steps
+            optimizer.step()
+    (found,) = guard.skips[0].diagnosis.heads
+    with torch.no_grad():
+        logvar = model(x)[2]
+    assert found.log_sigma_max == pytest.approx(float(logvar.max()) / 2, rel=1e-6)
+
+
 def test_an_optimizer_that_is_made_anew_is_one_more_also_when_the_one_before_is_gone() -> None:
     model, said = SmallVAE(), io.StringIO()
     with vdvae_patch.guard(model, diagnose=False, file=said) as guard:

@@ -67,6 +67,31 @@ def test_the_patch_file_that_it_writes_gives_the_same_heads(name: str, tmp_path:
     assert torch.isfinite(model(torch.randn(5, 6))).all()
 
 
+def test_a_head_that_no_file_can_have_is_named_when_one_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "beside.py").write_text(
+        "import torch\n"
+        "class VAE(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.encoder, self.decoder = torch.nn.Linear(6, 8), torch.nn.Linear(4, 6)\n"
+        "        self.log_gamma = torch.nn.Parameter(torch.tensor(0.0))\n"
+        "    def forward(self, x):\n"
+        "        mean, raw = self.encoder(x).chunk(2, 1)\n"
+        "        return self.decoder(mean + raw.exp() * torch.randn_like(mean)), mean, raw\n"
+        "def loss(model, x):\n"
+        "    y, mean, raw = model(x)\n"
+        "    nll = 0.5 * ((x - y) / model.log_gamma.exp()) ** 2 + model.log_gamma\n"
+        "    return (nll.sum(1) + (0.5 * (mean**2 + (2 * raw).exp() - 1) - raw).sum(1)).mean()\n"
+    )
+    file = tmp_path / "mine.py"
+    beside = ("--call", "beside:loss", "--path", str(tmp_path))
+    assert run("beside:VAE", "--input", "5x6", *beside, "--write", str(file)) == 0
+    assert "not in it: log_gamma[:] (likelihood), whose σ is computed beside the model" in capsys.readouterr().err
+    assert "Head('encoder'" in file.read_text()
+
+
 def test_a_model_without_heads_ends_with_1_and_the_near_misses(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("zoo.without:GAN", "--input", "5x6") == 1
     out = capsys.readouterr().out

@@ -663,3 +663,23 @@ def test_a_kl_that_no_sigma_lifts_above_its_free_bits_is_not_said_to_be_absent()
     elbo = scan(Conditional(free=1e3), X).elbo
     assert "it is below its free bits, above a limit, or has no weight yet" in elbo.reason
     assert "no KL" not in elbo.reason
+
+
+def balanced(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+    """As in DreamerV3, a part of the KL for a prior alone; by Normals, whose parameters are detached."""
+    unit, own = Normal(torch.zeros_like(m), 1.0), q(m, v)
+    still = Normal(own.loc.detach(), own.scale.detach())
+    return MSE(x, y) + 0.5 * kl_divergence(still, unit).sum() + 0.1 * kl_divergence(own, unit).sum()
+
+
+def test_a_kl_by_part_of_which_alone_the_posterior_learns_is_said_to_be_balanced() -> None:
+    elbo = scanned(balanced).elbo
+    assert elbo.kl_factor == pytest.approx(0.6)
+    assert "the posterior learns by 0.167 of the KL's factor" in elbo.notes[0]
+
+
+def test_a_sample_whose_density_is_detached_is_no_balanced_kl() -> None:
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        return MSE(x, y) + (q(m.detach(), v.detach()).log_prob(z) - Normal(0.0, 1.0).log_prob(z)).sum()
+
+    assert not [note for note in scanned(loss).elbo.notes if "learns by" in note]

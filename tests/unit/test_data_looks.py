@@ -52,6 +52,15 @@ def test_a_folder_says_them_and_of_which_files_it_takes_the_first_page_alone(tmp
     assert "is above 14 of 255" in notes[1]
 
 
+def test_a_folder_says_of_how_many_files_the_colours_lie_below_transparent_pixels(tmp_path: Path) -> None:
+    for number, image in enumerate(drawn(4, size=8)):
+        alpha = np.full((8, 8, 1), 255, np.uint8)
+        alpha[0, 0] = 254 if number == 2 else 255  # an alpha that hides nothing is not told of
+        Image.fromarray(np.concatenate([image, alpha], axis=2)).save(tmp_path / f"{number}.png")
+    (note,) = load("images", tmp_path).provenance.notes
+    assert note.startswith(f"{tmp_path}: of 1 in 4 files with transparent pixels, such as 2.png, the colours are taken")
+
+
 def test_images_that_are_black_are_counted_since_a_file_that_is_not_written_to_its_end_has_them() -> None:
     train, test = drawn(8), drawn(4, seed=2)
     train[5:], test[3:] = 0, 0

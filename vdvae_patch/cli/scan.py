@@ -46,7 +46,7 @@ def run(argv: Sequence[str]) -> int:
     if options.patch and heads:
         _try_patch(model, heads, options.patch, silent=options.json)
     if options.write and heads:
-        from vdvae_patch.scanning.write import entry_file
+        from vdvae_patch.scanning.write import entry_file, is_left_out
 
         text = entry_file(options.factory, heads, model)
         _write(Path(options.write), text)
@@ -55,6 +55,12 @@ def run(argv: Sequence[str]) -> int:
             "patch",
             file=sys.stderr,
         )
+        if missing := [f"{head.path}[{head.channels}] ({head.role})" for head in heads if is_left_out(head)]:
+            print(
+                f"not in it: {', '.join(missing)}, whose σ is computed beside the model, in the call that was scanned, "
+                "which no file holds; patch these by the heads of a scan",
+                file=sys.stderr,
+            )
     return 0 if heads else 1
 
 

@@ -33,6 +33,7 @@ _BROKEN = (
     AttributeError, MemoryError, RuntimeError, AssertionError, ZeroDivisionError, zlib.error,
 )  # fmt: skip
 
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _ORIENTATION = 0x0112
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 0x0102, 0x0106, 0
 
@@ -62,6 +63,23 @@ def pictures_in(path: Path) -> int:
             return int(getattr(image, "n_frames", 1))
     except (*_BROKEN, Image.DecompressionBombError):
         return 1
+
+
+def is_transparent(path: Path) -> bool:
+    """Whether any pixel of an image file is transparent, of which `read_image` takes the colour that lies below; False
+    also for one that it refuses."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return False
+            if image.mode not in _WITH_ALPHA and "transparency" not in image.info:
+                return False
+            alpha = image.convert("RGBA").getchannel("A")
+            return bool(np.asarray(alpha).min() < 255)
+    except (*_BROKEN, Image.DecompressionBombError):
+        return False
 
 
 def decode_image(content: bytes, name: str) -> UInt8:
@@ -114,7 +132,7 @@ def _rgb(image: Image, format: str | None, name: str) -> UInt8:
         return np.ascontiguousarray(np.asarray(image)[:, :, :3])
     if mode in ("1", "L"):
         return _repeated(np.asarray(image.convert("L")))
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or (mode == "P" and "transparency" in image.info):
+    if mode in _WITH_ALPHA or (mode == "P" and "transparency" in image.info):
         return np.ascontiguousarray(np.asarray(_plain_alpha(image))[:, :, :3])
     if mode in ("P", "CMYK", "YCbCr"):
         return np.asarray(image.convert("RGB")).copy()

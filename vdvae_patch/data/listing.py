@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vdvae_patch.data.decode import SUFFIXES, pictures_in
+from vdvae_patch.data.decode import SUFFIXES, is_transparent, pictures_in
 from vdvae_patch.errors import DataError
 
 Split = Literal["train", "valid", "test"]
@@ -21,7 +21,7 @@ _NAMES: tuple[tuple[Split, re.Pattern[str]], ...] = (
     ("test", re.compile(rf"test(?:ing)?{_KIND}", re.IGNORECASE)),
 )
 _LOOKED_AT = 1000
-"""Files, at even spacing, whose pictures are counted."""
+"""Files, at even spacing, whose pictures are counted and whose transparency is looked for."""
 # What systems leave beside files: nobody's data.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -35,7 +35,8 @@ class Listing:
     others: Counter[str]
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know: files that were left out, and animations of which the first picture is taken."""
+        """What a reader must know: files that were left out, animations of which the first picture is taken, and
+        transparency, which is none of the colours."""
         notes = []
         if self.others:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.others.items()))
@@ -48,6 +49,13 @@ class Listing:
             notes.append(
                 f"{self.folder}: of {len(several):,} in {len(looked_at):,} files the first picture or page alone, such "
                 f"as of {several[0].name}"
+            )
+        looked_at = [*self.paths[:: -(-len(self.paths) // _LOOKED_AT) or 1]]
+        if clear := [path for path in looked_at if is_transparent(path)]:
+            notes.append(
+                f"{self.folder}: of {len(clear):,} in {len(looked_at):,} files with transparent pixels, such as "
+                f"{clear[0].name}, the colours are taken that lie below, which no viewer shows; to train on what "
+                "is seen, put them on a background first"
             )
         return tuple(notes)
 

@@ -37,7 +37,7 @@ from vdvae_patch.scanning.watching.untouched import contents_kept
 from vdvae_patch.skips import rule
 from vdvae_patch.skips.generators import RawStates
 from vdvae_patch.skips.gradient_norm import gradient_norm
-from vdvae_patch.torch_versions import eagerly
+from vdvae_patch.torch_versions import eagerly, takes_hooks
 from vdvae_patch.trace import Tracer, shown
 
 Loss = Callable[..., Any]
@@ -323,9 +323,14 @@ class Again:
             if one.of is not None:
                 coming.setdefault(one.of, []).append(one)
 
+        within: list[str] = []
+
         def give(path: str, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+            within.append(path)
+            if len(within) > 1:
+                return None  # a part that the model calls: it has what the model makes
             self._met += 1
-            if not coming[path]:
+            if not coming.get(path):
                 return None
             one = coming[path].pop(0)
             if one.generators is not None:
@@ -339,11 +344,17 @@ class Again:
                 )
             return one.args, one.kwargs
 
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            within.pop()
+
         modules = dict(self.model.named_modules())
+        watched = {path: modules[path] for path in ("", *coming) if path in modules and takes_hooks(modules[path])}
         return [
-            modules[path].register_forward_pre_hook(partial(give, path), with_kwargs=True, prepend=True)
-            for path in coming
-            if path in modules
+            *(
+                module.register_forward_pre_hook(partial(give, path), with_kwargs=True, prepend=True)
+                for path, module in watched.items()
+            ),
+            *(module.register_forward_hook(leave, always_call=True) for module in watched.values()),
         ]
 
 

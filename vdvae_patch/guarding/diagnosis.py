@@ -187,8 +187,7 @@ class Diagnostician:
         data = [t for t in tensors_in(inputs) if not t.requires_grad]
         outside = tuple(self.came_in(data))
         first = next((t for t in again.passes[share.used].tensors if t.dim()), None)
-        batch = None if first is None else len(first)
-        tracer = Tracer(self.model, limit=LIMIT, batch=batch)
+        tracer = Tracer(self.model, limit=LIMIT, batch=again.passes[share.used].rows)
         try:
             with time_first.watched(self.model) as lengths:
                 outcome = again.outcome(share, tracer)
@@ -293,7 +292,7 @@ class Diagnostician:
 
     def extremes(self, again: Again, share: Share, heads: Sequence[Head]) -> list[HeadExtremes]:
         """Of the heads in a share, done again."""
-        seen = Seen(self.model, heads)
+        seen = Seen(self.model, heads, again.passes[share.used].rows)
         with again.as_it_was(share), seen.watched(), torch.enable_grad(), suppress(Exception):
             share.compute()  # that it may raise is known; what ran before counts
         return seen.extremes()

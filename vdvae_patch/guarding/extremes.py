@@ -8,7 +8,7 @@ two numbers that the scan read off the host's KL. What cannot be told is left ou
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +22,7 @@ from vdvae_patch.guarding import time_first
 from vdvae_patch.heads import Head, Outlet
 from vdvae_patch.patching.record import is_patched, patched_heads
 from vdvae_patch.patching.watch import each_log_sigma, log_sigma_of
+from vdvae_patch.scanning.watching.outcome import batch_dim
 from vdvae_patch.skips import telling
 from vdvae_patch.tables import columns
 from vdvae_patch.torch_versions import takes_hooks
@@ -153,10 +154,14 @@ def _cell(span: Span | None) -> str:
 
 
 class Seen:
-    """The values of some heads in what runs while they are watched, of every call."""
+    """The values of some heads in what runs while they are watched, of every call.
 
-    def __init__(self, model: nn.Module, heads: Sequence[Head]) -> None:
-        self._model, self._heads = model, heads
+    Args:
+        rows: how many the batch has, where it is known.
+    """
+
+    def __init__(self, model: nn.Module, heads: Sequence[Head], rows: int | None = None) -> None:
+        self._model, self._heads, self._rows = model, heads, rows
         self._log_sigmas: dict[int, list[Tensor]] = {}
         self._means: dict[Outlet, list[Tensor]] = {}
         places = [(head.path, head.channels, head.parameter) for head in heads]
@@ -206,9 +211,9 @@ class Seen:
         head = self._heads[index]
         left_out: dict[str, str] = {}
         log_sigmas, means, kls = self._values(index, left_out)
-        span = partial(_span, lengths=self._lengths)
+        span = partial(_span, row_of=self._row_of)
         kl = span(kls, head.dim) if kls else None
-        total = math.nan if kl is None else sum(float(one.sum()) for one in kls) / _rows(kls[0], self._lengths)
+        total = math.nan if kl is None else sum(float(one.sum()) for one in kls) / self._count(kls[0])
         outlet = _mean_of(head)
         return HeadExtremes(
             head.path, head.channels, head.role,
@@ -216,6 +221,22 @@ class Seen:
             span(means, outlet.channels.dim) if means and outlet is not None else None,
             kl, total, left_out,
         )  # fmt: skip
+
+    def _row_dim(self, values: Tensor) -> int:
+        return time_first.batch_dim(values, self._lengths) or batch_dim(values.shape, self._rows)
+
+    def _row_of(self, values: Tensor, place: Sequence[int]) -> tuple[int, int]:
+        """The dimension of the batch, and the row of it that a place is in."""
+        dim = self._row_dim(values)
+        return dim, _row_before_draws(values.movedim(dim, 0), place[dim], self._rows)
+
+    def _count(self, values: Tensor) -> int:
+        """The rows, each as often as it was drawn where draws stand in front of the batch; steps of time are summed."""
+        if values.dim() < 2:
+            return 1
+        row = self._row_dim(values)
+        drawn = 1 if time_first.batch_dim(values, self._lengths) else math.prod(values.shape[:row])
+        return drawn * values.shape[row]
 
     def _values(self, index: int, left_out: dict[str, str]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         log_sigmas, why = self._log_sigmas_of(index)
@@ -294,27 +315,26 @@ def _prior_of(head: Head) -> tuple[str, str] | None:
     return None if head.found is None or head.found.prior is None else head.found.prior.head
 
 
+RowOf = Callable[[Tensor, Sequence[int]], tuple[int, int]]
+
+
 def _parameter(model: nn.Module, path: str) -> Tensor:
     return dict(model.named_parameters(remove_duplicate=False))[path]
 
 
-def _rows(values: Tensor, lengths: time_first.Lengths) -> int:
-    return values.shape[time_first.batch_dim(values, lengths)] if values.dim() > 1 else 1
-
-
-def _span(calls: Sequence[Tensor], dim: int, lengths: time_first.Lengths) -> Span:
+def _span(calls: Sequence[Tensor], dim: int, row_of: RowOf) -> Span:
     """Over all calls; the index is that within the call that has it."""
     bad = next((value for value in calls if bool(value.isnan().any())), None)
     if bad is not None:
-        where = _index(bad, int(bad.isnan().flatten().nonzero()[0]), dim, lengths)
+        where = _index(bad, int(bad.isnan().flatten().nonzero()[0]), dim, row_of)
         return Span(math.nan, math.nan, where, where)
     low = min(calls, key=lambda value: float(value.min()))
     high = max(calls, key=lambda value: float(value.max()))
-    places = _index(low, int(low.argmin()), dim, lengths), _index(high, int(high.argmax()), dim, lengths)
+    places = _index(low, int(low.argmin()), dim, row_of), _index(high, int(high.argmax()), dim, row_of)
     return Span(float(low.min()), float(high.max()), *places)
 
 
-def _index(values: Tensor, flat: int, dim: int, lengths: time_first.Lengths) -> tuple[int, ...]:
+def _index(values: Tensor, flat: int, dim: int, row_of: RowOf) -> tuple[int, ...]:
     """Row, channel, and the other indices in their order."""
     own = [int(index) for index in torch.unravel_index(torch.tensor(flat), values.shape)]
     if len(own) < 2:
@@ -322,5 +342,18 @@ def _index(values: Tensor, flat: int, dim: int, lengths: time_first.Lengths) -> 
     channel = dim % len(own)
     if channel == 0:  # channels in rows, and no batch in front of them
         return tuple(own)
-    row = time_first.batch_dim(values, lengths)
-    return own[row], own[channel], *(index for n, index in enumerate(own) if n not in (row, channel))
+    dim_of_row, row = row_of(values, own)
+    return row, own[channel], *(index for n, index in enumerate(own) if n not in (dim_of_row, channel))
+
+
+def _row_before_draws(values: Tensor, row: int, rows: int | None) -> int:
+    """The row of the batch that a row is of: the same, but where each stands there several times, for a draw each, as
+    by `x.repeat(K, 1)` or `x.repeat_interleave(K, 0)`, which is seen where a posterior does not depend on the draw."""
+    if not rows or len(values) <= rows or len(values) % rows:
+        return row
+    behind, beside = values.reshape(-1, rows, *values.shape[1:]), values.reshape(rows, -1, *values.shape[1:])
+    if torch.allclose(behind, behind[:1].expand_as(behind), rtol=1e-4, equal_nan=True):
+        return row % rows
+    if torch.allclose(beside, beside[:, :1].expand_as(beside), rtol=1e-4, equal_nan=True):
+        return row // beside.shape[1]
+    return row

@@ -83,6 +83,11 @@ class Pass:
         return _tensors(self.args, self.kwargs)
 
     @property
+    def rows(self) -> int | None:
+        """How many rows its batch has, by the first tensor that has any."""
+        return next((len(tensor) for tensor in self.tensors if tensor.dim()), None)
+
+    @property
     def overwritten(self) -> bool:
         """Whether an input was written to since."""
         return _versions(self.tensors) != self.versions

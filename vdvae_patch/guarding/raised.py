@@ -70,12 +70,12 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__} was raised: {first}" if first else f"{type(error).__name__} was raised"
 
 
-def refused(distribution: Any, where: str) -> str:
-    """What a distribution has against its parameters, in words."""
+def refused(distribution: Any, where: str, rows: int | None = None) -> str:
+    """What a distribution has against its parameters, in words; `rows` are those of the batch."""
     name = type(distribution).__name__
     for parameter in ("scale", "loc"):
         value = getattr(distribution, parameter, None)
-        if isinstance(value, Tensor) and (text := refusal(parameter, value, where)):
+        if isinstance(value, Tensor) and (text := refusal(parameter, value, where, rows)):
             return text
     return f"{where}: PyTorch refuses the parameters of a {name}"
 

@@ -478,8 +478,8 @@ class Guard:
         """See `signals.Listener`."""
         if self._busy or not self._window.passes:
             return
-        where = str(callers(sys._getframe(1))[0])
-        self._note(error, lambda: raised.refused(distribution, where), "torch.distributions raised", refused=True)
+        where, rows = str(callers(sys._getframe(1))[0]), self._window.passes[-1].rows
+        self._note(error, lambda: raised.refused(distribution, where, rows), "torch.distributions raised", refused=True)
 
     def on_error(self, error: BaseException) -> None:
         """See `signals.Listener`."""

@@ -99,14 +99,23 @@ _IMPORTS = {
 }
 
 
+def is_left_out(head: Head) -> bool:
+    """Whether a file cannot have a head: its σ is computed beside the model, and can be had there alone."""
+    return _is_beside(head) and (head.found is None or not head.found.at_output)
+
+
+def _is_beside(head: Head) -> bool:
+    return any(isinstance(site, Site) and site.in_call for site in head.sites)
+
+
 def _written_head(head: Head, places: _Places) -> str:
-    """A line of the list; of a head whose σ is computed beside the model a comment, unless it can be had without."""
-    if any(isinstance(site, Site) and site.in_call for site in head.sites):
-        if head.found is None or not head.found.at_output:
-            return (
-                f"            # {head}: its σ is computed beside the model, in the call that was scanned, and a "
-                "file holds no call; patch the heads of a scan"
-            )
+    """A line of the list; of a head that is left out a comment."""
+    if is_left_out(head):
+        return (
+            f"            # {head}: its σ is computed beside the model, in the call that was scanned, and a "
+            "file holds no call; patch the heads of a scan"
+        )
+    if _is_beside(head):
         head = replace(head, sites=())
     return f"            {_head(head, places)},"
 

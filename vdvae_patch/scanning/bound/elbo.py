@@ -21,7 +21,7 @@ from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.bound.coupled import couples_rows
 from vdvae_patch.scanning.bound.data_range import DataRange
 from vdvae_patch.scanning.bound.instead import written_instead
-from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors
+from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors, taught_share
 from vdvae_patch.scanning.bound.kl_of_what import (
     DIFFER,
     not_followed,
@@ -40,7 +40,7 @@ from vdvae_patch.scanning.bound.reconstruction import (
     unknown_comparison,
 )
 from vdvae_patch.scanning.bound.repetitions import by_draws, draws_of, takes_some
-from vdvae_patch.scanning.bound.replay import Changes, NoReplayError, Tail
+from vdvae_patch.scanning.bound.replay import Changes, NoReplayError, Tail, TaughtTail
 from vdvae_patch.scanning.bound.targets import data_of, is_of_features, rows_of
 from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace, median_of, place_of, written
 from vdvae_patch.scanning.evidence.reading import Readings
@@ -241,6 +241,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         notes.append(f"{chosen.masked:.0%} of the values have no part in it: masked")
     notes += [chosen.note] if chosen.note else []
     notes += _others(tail, [chosen, *terms], factors)
+    notes += _balanced(graph, tail, readings, [f for f in factors if sign * _of_those_with_any(f.factors) > 0])
     if couples_rows(tail, chosen.node, rows_of(chosen.target)):
         notes.append(f"{OTHERS}: what couples the latents of different rows, such as an MMD or a squared capacity")
     ratio = median / term.factor
@@ -455,6 +456,22 @@ def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]
             continue
         found[f"{_place(frame)} ({node.op})"] = None
     return [f"{OTHERS}: {', '.join(found)}"] if found else []
+
+
+def _balanced(graph: Graph, tail: Tail, readings: Readings, counted: Sequence[LogSigmaFactor]) -> list[str]:
+    """That posteriors learn by a part of the KL alone, if they do."""
+    if graph.loss is None or not any(node.cut for node in tail.order):
+        return []
+    taught = TaughtTail(graph, graph.loss)
+    shares = [taught_share(taught, readings, factor) for factor in counted]
+    if not any(DIFFER < share < 1 - DIFFER for share in shares):
+        return []
+    low, high = (f"{of(shares):.3g}" for of in (min, max))
+    share = low if low == high else f"{low} to {high}"
+    return [
+        f"the posterior learns by {share} of the KL's factor, the rest is detached from it, as where a KL is balanced: "
+        "how often the KL counts is told of the value of the loss, and of no gradient"
+    ]
 
 
 def _of_those_with_any(factors: Tensor) -> float:

@@ -84,6 +84,20 @@ def log_sigma_factors(graph: Graph, tail: Tail, readings: Readings) -> list[LogS
     return found
 
 
+def taught_share(taught: Tail, readings: Readings, factor: LogSigmaFactor) -> float:
+    """How much of its factor a raw value learns by: less than 1 where part of a KL is of a detached value, as where a
+    KL is balanced. 1 of one that learns by all of it or by none, as of a sample whose density is detached.
+
+    Args:
+        taught: the tail with its detached values left as they are.
+    """
+    found = _factor(taught, factor.reading, frozenset(readings.samples | readings.merged))
+    whole = float(factor.factors.sum())
+    if found is None or len(found.factors) != len(factor.factors) or not whole:
+        return 1.0
+    return float(found.factors.sum()) / whole or 1.0
+
+
 def _in_the_tail(tail: Tail, reading: Reading) -> Reading:
     """The reading with the raw value where the tail begins, if it is before: behind a mask, or an adjacency."""
     if reading.raw.node.id in tail.inside:

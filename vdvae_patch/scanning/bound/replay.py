@@ -12,7 +12,7 @@ import math
 import warnings
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -323,6 +323,15 @@ class Tail:
             return _double(_applied(node, args, kwargs))
         except Exception as error:  # whatever an operation says to float64
             raise NoReplayError(f"{node.op} could not be computed again: {type(error).__name__}") from error
+
+
+class TaughtTail(Tail):
+    """The tail as gradients go through it: what an operation reads detached stays what it was on the batch."""
+
+    def _computed(self, node: Node, done: Mapping[int, Tensor], together: bool) -> Tensor:
+        if node.cut and self.base and node.op != "detach":  # a node of that stands for what it is of, too: one memory
+            done = ChainMap({number: self.base[number] for number in node.cut}, cast("dict[int, Tensor]", done))
+        return super()._computed(node, done, together)
 
 
 def _of_nodes(value: Any, done: Mapping[int, Tensor]) -> Any:

@@ -46,7 +46,7 @@ def held_at(model: nn.Module, levels: Mapping[Outlet, float]) -> Iterator[None]:
 
 def _filled(values: Tensor, outlet: Outlet, level: float) -> Tensor:
     new = values.clone()
-    (outlet.channels.of(new) if new.dim() else new).fill_(level)
+    outlet.channels.of(new).fill_(level)
     return new
 
 

@@ -109,8 +109,10 @@ def _is_checked(normal: Normal, validate_args: bool | None) -> bool:
 
 def _note_refusal(recorder: Recorder, loc: Any, scale: Tensor, frames: tuple[Frame, ...]) -> None:
     place = "PyTorch" if not frames else f"{shown(frames[0].code.co_filename)}:{frames[0].line}"
+    shape = next((node.shape for node in recorder.graph.nodes if node.kind == "input" and node.shape), None)
+    rows = None if shape is None else shape[0]
     for name, value in (("loc", loc), ("scale", scale)):
-        if isinstance(value, Tensor) and (text := refusal(name, value, place)):
+        if isinstance(value, Tensor) and (text := refusal(name, value, place, rows)):
             recorder.graph.refused.append(text)
 
 

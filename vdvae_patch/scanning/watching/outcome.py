@@ -169,19 +169,34 @@ def _described(tensor: Tensor) -> str:
     return " and ".join(f"{count} {kind}" for kind, count in counts.items() if count) + f" of {values.numel()} values"
 
 
-def refusal(parameter: str, value: Tensor, where: str) -> str:
-    """What PyTorch's Normal has against a mean or a scale, in words; empty if nothing."""
+def batch_dim(shape: Sequence[int], rows: int | None) -> int:
+    """The dimension of the batch: the second where something stands in front of it, as several draws of each
+    posterior do, `[K, B, ...]`, and else the first.
+
+    Args:
+        rows: how many the batch has, where it is known.
+    """
+    return int(rows is not None and len(shape) > 2 and shape[0] != rows and shape[1] == rows)
+
+
+def refusal(parameter: str, value: Tensor, where: str, rows: int | None = None) -> str:
+    """What PyTorch's Normal has against a mean or a scale, in words; empty if nothing.
+
+    Args:
+        rows: how many the batch has, where it is known.
+    """
     detached = value.detach()
     good = detached > 0 if parameter == "scale" else ~detached.isnan()
     if bool(good.all()):
         return ""
     bad = ~good
-    rows = (bad.flatten(1).any(1) if bad.dim() > 1 else bad.reshape(-1)).nonzero().flatten().tolist()
+    of_rows = bad.movedim(batch_dim(bad.shape, rows), 0).flatten(1).any(1) if bad.dim() > 1 else bad.reshape(-1)
+    found = of_rows.nonzero().flatten().tolist()
     finite = detached[detached.isfinite()]
     lowest = f", the smallest {float(finite.min()):.3g}" if parameter == "scale" and finite.numel() else ""
     what = "not positive or NaN" if parameter == "scale" else "NaN"
     return (
         f"{where}: the {parameter} of a Normal is {what} in {int(bad.sum())} of {bad.numel()} values "
-        f"(row{'s' if len(rows) > 1 else ''} {_some_rows(rows)}{lowest}), which PyTorch refuses: 'Expected parameter "
+        f"(row{'s' if len(found) > 1 else ''} {_some_rows(found)}{lowest}), which PyTorch refuses: 'Expected parameter "
         f"{parameter} ... to satisfy the constraint'"
     )
