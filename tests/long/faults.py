@@ -642,8 +642,8 @@ FAULTS: list[Fault] = [
         "tests/guarding/test_extremes.py",
         ("abs(self.high) >= abs(self.low)", "abs(self.high) < abs(self.low)"),
         ("float(low.min()), float(high.max())", "float(high.min()), float(low.max())"),
-        ("/ _rows(kls[0], self._lengths)", "/ 1"),
-        ("(values, lengths)] if values.dim() > 1 else 1", "(values, lengths)]"),
+        ("/ self._count(kls[0])", "/ 1"),
+        ("if values.dim() < 2:\n            return 1", "if False:\n            return 1"),
     ),
     *_group(
         "patching/floors.py",
@@ -1354,5 +1354,25 @@ FAULTS: list[Fault] = [
         "tests/hosts/test_fixed_experts.py",
         ("_EXPERT = (\n    0.1", "_EXPERT = (\n    1e-9"),
         ("(experts and count == 1 and _is_fixed_expert(inner))", "False"),
+    ),
+    *_group(
+        "guarding/extremes.py",
+        "tests/guarding/test_extremes.py",
+        ("_row_before_draws(values.movedim(dim, 0), place[dim], self._rows)", "place[dim]"),
+    ),
+    *_group(
+        "guarding/again.py",
+        "tests/guarding/test_loops.py",
+        ("if len(within) > 1:", "if False:"),
+    ),
+    *_group(
+        "scanning/bound/elbo.py",
+        "tests/hosts/test_scan_elbo.py",
+        ("if not any(DIFFER < share < 1 - DIFFER for share in shares):", "if True:"),
+    ),
+    *_group(
+        "data/listing.py",
+        "tests/unit/test_data_looks.py",
+        ("if is_transparent(path)]", "if False]"),
     ),
 ]
