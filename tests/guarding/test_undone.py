@@ -571,17 +571,23 @@ def test_a_graph_that_is_still_needed_is_not_spoilt_by_a_skip() -> None:
 
 def test_an_evaluation_in_another_thread_is_left_alone() -> None:
     loop = Loop("Adam", "fp32")
-    stop, failed = threading.Event(), []
+    stop, failed, given = threading.Event(), list[Exception](), set[int]()
+    own = torch.randn(BATCH, 6)
+
+    def look(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if threading.current_thread() is thread:
+            given.add(id(args[0]))
 
     def evaluate() -> None:
         while not stop.is_set():
             try:
                 with torch.no_grad():
-                    loop.model(torch.randn(BATCH, 6))
+                    loop.model(own)
             except Exception as error:
                 failed.append(error)
 
     thread = threading.Thread(target=evaluate)
+    loop.model.register_forward_pre_hook(look)
     thread.start()
     with vdvae_patch.guard(loop.model) as guard:
         for fault in ("", "data", "", "head", ""):
@@ -589,6 +595,7 @@ def test_an_evaluation_in_another_thread_is_left_alone() -> None:
     stop.set()
     thread.join()
     assert not failed
+    assert given == {id(own)}  # and none of the step that is done again
     assert len(guard.skips) == 2
     assert guard.steps == 3
 

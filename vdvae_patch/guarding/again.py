@@ -323,9 +323,11 @@ class Again:
             if one.of is not None:
                 coming.setdefault(one.of, []).append(one)
 
-        within: list[str] = []
+        thread, within = threading.get_ident(), list[str]()
 
         def give(path: str, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+            if threading.get_ident() != thread:
+                return None  # an evaluation beside the loop
             within.append(path)
             if len(within) > 1:
                 return None  # a part that the model calls: it has what the model makes
@@ -345,7 +347,8 @@ class Again:
             return one.args, one.kwargs
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
-            within.pop()
+            if within and threading.get_ident() == thread:
+                within.pop()
 
         modules = dict(self.model.named_modules())
         watched = {path: modules[path] for path in ("", *coming) if path in modules and takes_hooks(modules[path])}
