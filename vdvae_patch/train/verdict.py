@@ -37,13 +37,14 @@ def outcome(record: StepRecord, threshold: float) -> str:
 
 
 def suspects(event: Event, heads: Sequence[HeadReplay]) -> list[HeadReplay]:
-    """The heads of the module in which a bad value was made, the most extreme log σ first."""
+    """The heads of the module in which a bad value was made, the most extreme log σ first; those that a look at the
+    latents does not reach last."""
     module = event.place.module
     # no head may be as deep as the module: then the innermost module around it that has some
     while True:
         near = [h for h in heads if _belongs(h.state.path, module)]
         if near or not module:
-            return sorted(near, key=_extremity, reverse=True)
+            return sorted(near, key=lambda h: (_is_looked_at(h), _extremity(h)), reverse=True)
         module = module.rpartition(".")[0]
 
 
@@ -106,7 +107,7 @@ def _heads(replay: Replay) -> str:
     rows = [
         (
             h.state.named, h.state.role,
-            *(_seen(value, replay) for value in (h.state.log_sigma_min, h.state.log_sigma_max, h.state.kl)),
+            *(_seen(value, replay, h) for value in (h.state.log_sigma_min, h.state.log_sigma_max, h.state.kl)),
             f"{h.grad_norm:.4g}",
         )
         for h in replay.heads
@@ -114,9 +115,17 @@ def _heads(replay: Replay) -> str:
     return columns(header, rows)
 
 
-def _seen(value: float, replay: Replay) -> str:
-    """A value of a head; where every value is finite, a NaN is one that was not looked at."""
-    return "-" if math.isnan(value) and replay.first_bad is None else f"{value:.4g}"
+def _seen(value: float, replay: Replay, head: HeadReplay) -> str:
+    """A value of a head; a NaN is one that was not looked at where every value is finite, or the head's are not."""
+    unseen = math.isnan(value) and (replay.first_bad is None or not _is_looked_at(head))
+    return "-" if unseen else f"{value:.4g}"
+
+
+def _is_looked_at(head: HeadReplay) -> bool:
+    """Not so a likelihood's that decodes behind the latents, where a look at them ends: nothing of it is known."""
+    state = head.state
+    values = (state.log_sigma_min, state.log_sigma_max, state.kl)
+    return state.role != "likelihood" or not all(map(math.isnan, values))
 
 
 def _blame(replay: Replay) -> str:
@@ -130,11 +139,16 @@ def _blame(replay: Replay) -> str:
     near = suspects(event, replay.heads)
     explodes, later = (event, replay.first_not_finite) if event.finite else (None, event)
     text = telling.values(explodes, later, replay.bad_rank)
-    if near:
-        state = near[0].state
-        extremes = telling.log_sigma(state.log_sigma_min, state.log_sigma_max)
-        text.append(telling.head(state.path, state.channels, state.role, extremes))
+    for number, one in enumerate(near):
+        if number == 0 or not _is_looked_at(one):  # one of which nothing is known may be to blame as well
+            text.append(telling.head(one.state.path, one.state.channels, one.state.role, _extremes(one)))
     return "\n  ".join([f"{replay.variant}:", *text])
+
+
+def _extremes(head: HeadReplay) -> str:
+    if not _is_looked_at(head):
+        return "whose log σ is not looked at here, and may be what breaks it"
+    return telling.log_sigma(head.state.log_sigma_min, head.state.log_sigma_max)
 
 
 def _belongs(path: str, module: str) -> bool:
