@@ -394,3 +394,33 @@ def test_what_shows_errors_is_itself_again() -> None:
 @pytest.fixture(autouse=True)
 def checks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)
+
+
+@pytest.mark.parametrize("when", ["after the step", "before it", "beside the model"])
+def test_what_torch_distributions_refuses_is_told_of_a_step_that_it_is_of(when: str) -> None:
+    """A validation batch with a NaN was told as the step before, which was applied, and "finite when done again"."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 4), torch.randn(5, 3)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+
+    def loss(x: Tensor) -> Tensor:
+        mean, raw = model(x).chunk(2, 1)
+        return -torch.distributions.Normal(mean, raw.exp()).rsample().mean()
+
+    with vdvae_patch.guard(model) as guard:
+        loss(x).backward()
+        if when != "before it":
+            optimizer.step()
+        beside = when == "beside the model"
+        with pytest.raises(ValueError, match="Normal") as refused, torch.set_grad_enabled(beside):
+            torch.distributions.Normal(torch.zeros(()), -torch.ones(())) if beside else loss(
+                torch.full_like(x, math.nan)
+            )
+        assert not getattr(refused.value, "__notes__", [])
+        assert "seen by" not in guard.report()
+        assert "raised" not in guard.report()
+        optimizer.step()
+        optimizer.zero_grad()
+        with pytest.raises(ValueError, match="Normal") as refused:
+            loss(torch.full_like(x, math.nan))
+        assert "seen by vdvae_patch.guard" in refused.value.__notes__[0]

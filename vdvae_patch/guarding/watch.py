@@ -476,8 +476,9 @@ class Guard:
 
     def on_refusal(self, distribution: Any, error: ValueError) -> None:
         """See `signals.Listener`."""
-        if self._busy or not self._window.passes:
-            return
+        running = self._inside.get(threading.get_ident()) or torch.is_grad_enabled()
+        if self._busy or self._stepped or not self._window.passes or not running:
+            return  # of no step of this loop, as of a validation
         where, rows = str(callers(sys._getframe(1))[0]), self._window.passes[-1].rows
         self._note(error, lambda: raised.refused(distribution, where, rows), "torch.distributions raised", refused=True)
 
