@@ -288,3 +288,33 @@ def test_views_of_thresholded_data_with_a_posterior_each_are_no_draws() -> None:
     elbo = scan(EncodedViews(1.0), torch.randn(16, 8)).elbo
     assert elbo is not None
     assert elbo.beta == pytest.approx(1, rel=1e-4)
+
+
+class OwnLengths(nn.Module):
+    """A sequence each of whose rows is divided by its own length, or by that of all of them together."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.own, self.enc, self.dec = own, nn.Linear(5, 6), nn.Linear(3, 10)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        mean, raw = self.enc(x).chunk(2, -1)
+        z = mean + raw.exp() * torch.randn_like(mean)
+        density = torch.distributions.Normal(*self.parameters_of(z)).log_prob(x).sum(-1)
+        bound = ((0.5 * (mean**2 + (2 * raw).exp() - 1) - raw).sum(-1) - density) * mask
+        return (bound.sum(1) / mask.sum(1)).mean() if self.own else bound.sum() / mask.sum()
+
+    def parameters_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = self.dec(z).chunk(2, -1)
+        return mean, raw.exp()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_factors_of_a_density_that_differ_by_rows_are_said_and_a_mask_is_none_of_them(own: bool) -> None:
+    lengths = torch.tensor([12, 12, 2, 2, 3, 5])
+    mask = (torch.arange(12)[None] < lengths[:, None]).float()
+    found = vdvae_patch.scan(OwnLengths(own), torch.randn(6, 12, 5), mask).elbo
+    assert found is not None
+    assert any("that is the factor of no row" in note for note in found.notes) == own
+    assert own or found.beta == pytest.approx(1)

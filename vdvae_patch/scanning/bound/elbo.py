@@ -55,6 +55,10 @@ _GREY = (
     "the data have grey values: beside a Bernoulli the loss is the bound of pixels that are drawn as 0 or 1 with these "
     "probabilities, and not of the grey values themselves"
 )
+_UNEVEN = (
+    "the factors on the density differ between elements, and their mean is taken: where each row is divided by a "
+    "length of its own, that is the factor of no row, and neither is how often the KL counts"
+)
 _SMOOTH = (
     "its threshold is a scale: beside errors that are far below it the KL counts too much, as beside a squared error"
 )
@@ -352,12 +356,16 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
         if not torch.allclose(before, after, rtol=1e-6, atol=0):
             kept = -factor.factors
             # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
+            note = term.note
             if factor.count != term.at_node:
+                used = kept[kept != 0]  # others are masked
+                if len(used) and float(used.max() - used.min()) > DIFFER * abs(float(used.mean())):
+                    note = _UNEVEN
                 kept = kept.mean()[None] * factor.count / term.at_node
             all_held = {node.id: partial(_as_it_was, tail.base[node.id]) for node in steps}
             moved = tail.adjoints(steps, {**changes, **all_held})
             same = sum(not torch.allclose(of_steps[n.id], moved[n.id], rtol=1e-6, atol=0) for n in steps)
-            return replace(term, kind="Gaussian density", factors=kept), max(1, same)
+            return replace(term, kind="Gaussian density", factors=kept, note=note), max(1, same)
     return term, 1
 
 
