@@ -17,6 +17,7 @@ from torch import Tensor
 from vdvae_patch.objectives.implied import CALIBRATED, consequence
 from vdvae_patch.pixel_grid import PixelGrid
 from vdvae_patch.scanning.arithmetic.diagonals import as_it_ran
+from vdvae_patch.scanning.arithmetic.expression import Spot, settle
 from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.bound.coupled import couples_rows
 from vdvae_patch.scanning.bound.data_range import DataRange
@@ -41,7 +42,7 @@ from vdvae_patch.scanning.bound.reconstruction import (
 )
 from vdvae_patch.scanning.bound.repetitions import by_draws, draws_of, takes_some
 from vdvae_patch.scanning.bound.replay import Changes, NoReplayError, Tail, TaughtTail
-from vdvae_patch.scanning.bound.targets import data_of, is_of_features, rows_of
+from vdvae_patch.scanning.bound.targets import data_of, is_behind_a_network, is_of_features, rows_of
 from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace, median_of, place_of, written
 from vdvae_patch.scanning.evidence.reading import Readings
 from vdvae_patch.trace import short
@@ -355,6 +356,8 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
         after = tail.adjoints([term.node], {**changes, **held})[term.node.id]
         if not torch.allclose(before, after, rtol=1e-6, atol=0):
             kept = -factor.factors
+            if float(kept.sum()) * float(term.factors.sum()) < 0:
+                continue  # a posterior's: draws are weighed by its density, as in an importance-weighted bound
             # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
             note = term.note
             if factor.count != term.at_node:
@@ -443,7 +446,8 @@ def _kl(
 
 
 def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]) -> list[str]:
-    """Terms of the loss that are neither the reconstruction nor on a line with the KL."""
+    """Terms of the loss that are neither the reconstruction nor the KL: what stands on a line with one of them is taken
+    for a part of it, unless a network has made it of the reconstruction."""
     known = {term.node.id for term in terms} | {factor.reading.raw.node.id for factor in factors}
     means = [mean.node.id for f in factors if f.reading.term is not None for mean in f.reading.term.means]
     reached = known | set(means)
@@ -457,10 +461,16 @@ def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]
     for node in reversed(tail.order):
         if node.id in before:
             before.update(n.id for n in node.inputs)
+    compared = [(node, target) for term in terms for node, target in term.steps]
+    outputs = {
+        settle(Spot(n)).node.id for node, target in compared for n in node.inputs if n.params and n is not target
+    }
     found: dict[str, None] = {}
     for node in frontier:
         frame = node.host_frame()
-        if node.id in reached or node.id in before or frame is None or (frame.code, frame.line) in lines:
+        if node.id in reached or node.id in before or frame is None:
+            continue
+        if (frame.code, frame.line) in lines and not is_behind_a_network(node, outputs):
             continue
         found[f"{_place(frame)} ({node.op})"] = None
     return [f"{OTHERS}: {', '.join(found)}"] if found else []
