@@ -51,7 +51,9 @@ OTHERS = "other terms of the loss, not counted"
 """What a note begins with that names them."""
 SHARED = "the KL is of parameters that all rows of the data share, as weights are, and counts once for all in the bound"
 _NO_FACTOR = 1e-6
-"""Of the largest factor: what is left of none by rounding is 1e-14 of it."""
+"""Of the largest factor on a KL: another that is smaller is none."""
+_ROUNDING = 1e-13
+"""Of the largest factor, be it that of one σ of all pixels: what is left of none by rounding is 1e-14 of it."""
 _GREY = (
     "the data have grey values: beside a Bernoulli the loss is the bound of pixels that are drawn as 0 or 1 with these "
     "probabilities, and not of the grey values themselves"
@@ -328,7 +330,7 @@ def _place(frame: Frame) -> str:
 def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor]) -> tuple[Term, int]:
     """A squared error that is divided by a learned σ², as the Gaussian density that it is, and how many comparisons,
     steps of a loop, have that σ, whose factors it has together."""
-    if term.errors is None:
+    if term.errors is None or term.kind == "absolute error":  # the scale of a Laplace stands there in another power
         return term, 1
     before = tail.adjoints([term.node])[term.node.id]
     held = {term.node.id: lambda value: tail.base[term.node.id]}  # only its weight may change
@@ -404,10 +406,12 @@ def _kl(
         ]
     unknown = [factor for factor in factors if not len(factor.factors)]
     largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)
+    of_kls = max((float((sign * f.factors).max()) for f in factors if len(f.factors)), default=0.0)
     # rounding leaves some elements of what has none: of a prior's σ that the KL has as a ratio alone
-    some = [f.factors for f in factors if not largest or _of_those_with_any(f.factors.abs()) > _NO_FACTOR * largest]
+    least = max(_NO_FACTOR * of_kls, _ROUNDING * largest)
+    some = [f.factors for f in factors if not largest or _of_those_with_any(f.factors.abs()) > least]
     found = sign * torch.cat(some) if some else torch.zeros(0)
-    found = found[found > _NO_FACTOR * max(1e-6, float(found.abs().max()) if len(found) else 0.0)]
+    found = found[found > max(_NO_FACTOR**2, least)]
     if not len(found):
         drawn = {reading.raw.key for reading in readings.found if reading.evidence in ("noise", "q")}
         rewarded = [f for f in factors if f.reading.raw.key in drawn and sign * _of_those_with_any(f.factors) < 0]

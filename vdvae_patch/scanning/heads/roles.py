@@ -381,8 +381,20 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     whole = Expression(Spot(term.total), through_sums=True)
     if _has_noise(whole) and not any(_is_data(leaf.node) for leaf in whole.leaves.values()):
         return "prior"  # of a draw that a flow without layers has moved
+    if _is_of_features(graph, term):
+        return "likelihood"
     networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"
+
+
+def _is_of_features(graph: Graph, term: GaussianTerm) -> bool:
+    """Whether a density compares what the same layers make of data and of what a draw was decoded to: a perceptual
+    error."""
+    both = [mean for mean in term.means if mean.node.params]
+    if len(both) != 2 or not all(mean.node.data for mean in both) or both[0].node.noise == both[1].node.noise:
+        return False
+    first, second = (emission_of(graph, mean) for mean in both)
+    return first.path == second.path and first.at_output and not all(mean.node.noise for mean in both)
 
 
 def _is_of_path_of_own_draw(graph: Graph, readings: Readings, reading: Reading) -> bool:
