@@ -332,12 +332,16 @@ class Autoencoder(nn.Module):
             nn.Linear(4, 12),
             nn.Parameter(torch.zeros(())),
         )
-        self.features = nn.Sequential(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 5)).requires_grad_(False)
+        self.features = nn.Sequential(nn.Linear(12, 6), nn.Sequential(nn.ReLU(), nn.Linear(6, 5))).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         mean, log_variance = self.encoder(x).chunk(2, dim=1)
         y = self.decoder(mean + (0.5 * log_variance).exp() * torch.randn_like(mean))
-        perceptual = (self.features(x) - self.features(y)).square().mean(1, keepdim=True)
+        perceptual = torch.zeros(())
+        given, made = x, y
+        for layer in self.features:
+            given, made = layer(given), layer(made)
+            perceptual = perceptual + (given - made).square().mean(1, keepdim=True)
         error = (x - y).abs() ** self.power + perceptual
         nll = error / self.log_variance.exp() + self.log_variance
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)

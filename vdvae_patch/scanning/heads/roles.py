@@ -388,13 +388,14 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
 
 
 def _is_of_features(graph: Graph, term: GaussianTerm) -> bool:
-    """Whether a density compares what the same layers make of data and of what a draw was decoded to: a perceptual
-    error."""
-    both = [mean for mean in term.means if mean.node.params]
-    if len(both) != 2 or not all(mean.node.data for mean in both) or both[0].node.noise == both[1].node.noise:
-        return False
-    first, second = (emission_of(graph, mean) for mean in both)
-    return first.path == second.path and first.at_output and not all(mean.node.noise for mean in both)
+    """Whether a density compares what the same layers make of data and of what a draw was decoded to, be it layer by
+    layer: a perceptual error."""
+    noisy: dict[str, list[bool]] = {}
+    for mean in term.means:
+        if mean.node.params and mean.node.data:
+            noisy.setdefault(emission_of(graph, mean).path, []).append(bool(mean.node.noise))
+    features = {path: found for path, found in noisy.items() if sorted(found) == [False, True]}
+    return bool(features) and "" not in features and all(path in features or all(noisy[path]) for path in noisy)
 
 
 def _is_of_path_of_own_draw(graph: Graph, readings: Readings, reading: Reading) -> bool:
