@@ -21,7 +21,7 @@ from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.bound.coupled import couples_rows
 from vdvae_patch.scanning.bound.data_range import DataRange
 from vdvae_patch.scanning.bound.instead import written_instead
-from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors, taught_share
+from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors, part_of, taught_share
 from vdvae_patch.scanning.bound.kl_of_what import (
     DIFFER,
     not_followed,
@@ -343,13 +343,9 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
     of_steps = tail.adjoints(steps)
     for factor in factors:
         raw = factor.reading.raw.node
-
-        def change(value: Tensor) -> Tensor:
-            return value + 0.25
-
-        changes: Changes = {raw.id: change}
         if raw.id == term.node.id or not bool(factor.factors.any()):
             continue
+        changes = _moves_sigma(tail, factor)
         if factor.reading.evidence == "q":  # of a density whose variance is a sum, the posterior's has a KL's factor
             continue
         after = tail.adjoints([term.node], {**changes, **held})[term.node.id]
@@ -357,16 +353,52 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
             kept = -factor.factors
             # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
             note = term.note
+            all_held = {node.id: partial(_as_it_was, tail.base[node.id]) for node in steps}
+            others = [
+                other
+                for other in _in_other_steps(factor, factors)
+                if any(
+                    not torch.allclose(of_steps[number], slope, rtol=1e-6, atol=0)
+                    for number, slope in tail.adjoints(steps, {**_moves_sigma(tail, other), **all_held}).items()
+                )
+            ]
+            kept = torch.cat([kept, *(-other.factors for other in others)])
             if factor.count != term.at_node:
                 used = kept[kept != 0]  # others are masked
                 if len(used) and float(used.max() - used.min()) > DIFFER * abs(float(used.mean())):
                     note = _UNEVEN
                 kept = kept.mean()[None] * factor.count / term.at_node
-            all_held = {node.id: partial(_as_it_was, tail.base[node.id]) for node in steps}
             moved = tail.adjoints(steps, {**changes, **all_held})
             same = sum(not torch.allclose(of_steps[n.id], moved[n.id], rtol=1e-6, atol=0) for n in steps)
             return replace(term, kind="Gaussian density", factors=kept, note=note), max(1, same)
     return term, 1
+
+
+def _in_other_steps(factor: LogSigmaFactor, factors: Sequence[LogSigmaFactor]) -> list[LogSigmaFactor]:
+    """Those of the same lines, or of the same value, where they are not all alike: as of steps that are discounted."""
+    own, first = factor.reading.raw.node, float(factor.factors[factor.factors != 0].mean())
+    others = [
+        f
+        for f in factors
+        if f is not factor and f.reading.evidence != "q" and bool(f.factors.any())
+        if f.reading.raw.node is own or f.reading.raw.node.frames == own.frames
+    ]
+    uneven = any(float((f.factors[f.factors != 0] - first).abs().max()) > DIFFER * abs(first) for f in others)
+    return others if uneven else []
+
+
+def _moves_sigma(tail: Tail, factor: LogSigmaFactor) -> Changes:
+    """A change of that σ alone: a value may hold others beside it, as of columns whose densities are written one by
+    one."""
+    raw = factor.reading.raw
+    return {raw.node.id: partial(_raised, where=part_of(tail.base[raw.node.id], raw))}
+
+
+def _raised(value: Tensor, where: Tensor | None) -> Tensor:
+    """A value, larger at some places, flat; at all where it is not known which."""
+    if where is None:
+        return value + 0.25
+    return value.flatten().index_add(0, where, torch.full(where.shape, 0.25, dtype=value.dtype)).view(value.shape)
 
 
 def _as_it_was(before: Tensor, value: Tensor) -> Tensor:

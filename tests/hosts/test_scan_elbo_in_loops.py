@@ -1,0 +1,75 @@
+"""How often the KL counts beside a density that is written in a loop: over the columns of a table, or over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.scanning import scan
+
+COLUMNS = 5
+
+
+class Table(nn.Module):
+    """Twice the negative log density of each column, whose σ is a part of one value, beside the KL."""
+
+    def __init__(self, of: str, groups: Sequence[slice], weights: Sequence[float]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.of, self.groups, self.weights = of, groups, weights
+        self.enc, self.dec = nn.Linear(COLUMNS, 6), nn.Linear(3, 2 * COLUMNS)
+        self.sigma = nn.Parameter(torch.full((COLUMNS,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        m, v = self.enc(x).chunk(2, 1)
+        mean, raw = self.dec(m + torch.exp(0.5 * v) * torch.randn_like(m)).chunk(2, 1)
+        total = torch.zeros(())
+        for group, weight in zip(self.groups, self.weights, strict=True):
+            sigma = raw[:, group].exp() if self.of == "the network" else self.sigma[group]
+            error = x[:, group] - mean[:, group]
+            total = total + 2 * weight * (error**2 / 2 / sigma**2 + sigma.log()).sum()
+        return (total + 0.5 * (m**2 + v.exp() - 1 - v).sum()) / len(x)
+
+
+SINGLE = [slice(n, n + 1) for n in range(COLUMNS)]
+UNEQUAL = [slice(0, 2), slice(2, COLUMNS)]
+
+
+@pytest.mark.parametrize("of", ["the network", "parameters"])
+@pytest.mark.parametrize("groups", [SINGLE, UNEQUAL])
+def test_columns_that_each_have_a_part_of_one_value_for_their_sigma_count_once(of: str, groups: list[slice]) -> None:
+    elbo = scan(Table(of, groups, [1.0] * len(groups)), torch.randn(8, COLUMNS)).elbo
+    assert elbo.beta == pytest.approx(0.5, rel=1e-6)
+    assert not elbo.notes
+
+
+@pytest.mark.parametrize("of", ["the network", "parameters"])
+def test_columns_with_different_weights_are_said_to_have_them(of: str) -> None:
+    elbo = scan(Table(of, SINGLE, [1, 1, 1, 1, 4]), torch.randn(8, COLUMNS)).elbo
+    assert any("differ between elements" in note for note in elbo.notes)
+
+
+@pytest.mark.parametrize(("discount", "told"), [(1.0, False), (0.5, True)])
+def test_a_density_that_is_discounted_over_time_is_said_to_be(discount: float, told: bool) -> None:
+    class Series(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.enc, self.dec, self.cell = nn.Linear(6, 4), nn.Linear(4, 4), nn.GRUCell(2, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h, loss = x.new_zeros(len(x), 4), torch.zeros(len(x))
+            for t in range(x.shape[1]):
+                m, v = self.enc(torch.cat([x[:, t], h], 1)).chunk(2, 1)
+                h = self.cell(m + torch.exp(0.5 * v) * torch.randn_like(m), h)
+                mean, raw = self.dec(h).chunk(2, 1)
+                density = ((x[:, t] - mean) ** 2 * (-2 * raw).exp() / 2 + raw).sum(1)
+                loss = loss + discount**t * density + 0.5 * (m**2 + v.exp() - 1 - v).sum(1)
+            return loss.mean()
+
+    elbo = scan(Series(), torch.randn(5, 4, 2)).elbo
+    assert any("differ between elements" in note for note in elbo.notes) == told
+    assert told or elbo.beta == pytest.approx(1, rel=1e-6)
