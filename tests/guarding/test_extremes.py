@@ -323,10 +323,11 @@ def test_no_rows_of_the_batch_are_named_that_are_steps_of_time() -> None:
     assert guard.skips[0].rows == ()
 
 
-def test_a_span_is_at_the_end_of_larger_magnitude() -> None:
+def test_the_place_of_a_span_stands_behind_the_end_of_larger_magnitude_which_is_there() -> None:
     ends = {"lowest": (0, 3), "highest": (1, 2)}
-    below, above = extremes.Span(-9.0, 2.0, **ends).at, extremes.Span(-2.0, 9.0, **ends).at
-    assert below == extremes.place((0, 3)) != above == extremes.place((1, 2))
+    below, above = extremes.Span(-9.0, 2.0, **ends), extremes.Span(-2.0, 9.0, **ends)
+    assert below.told == "from -9 (row 0, channel 3) to 2"
+    assert above.told == "from -2 to 9 (row 1, channel 2)"
 
 
 def test_the_kls_of_a_hierarchy_are_the_hosts_rate() -> None:

@@ -23,7 +23,6 @@ from vdvae_patch.heads import Head, Outlet
 from vdvae_patch.patching.record import is_patched, patched_heads
 from vdvae_patch.patching.watch import each_log_sigma, log_sigma_of
 from vdvae_patch.scanning.watching.outcome import batch_dim
-from vdvae_patch.skips import telling
 from vdvae_patch.tables import columns
 from vdvae_patch.torch_versions import takes_hooks
 
@@ -50,9 +49,11 @@ class Span:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
-    def at(self) -> str:
-        """Where the larger of the two magnitudes is."""
-        return place(self.highest if abs(self.high) >= abs(self.low) else self.lowest)
+    def told(self) -> str:
+        """From where to where, and behind the larger of the two magnitudes its place."""
+        ends, at_high = [f"{self.low:.4g}", f"{self.high:.4g}"], abs(self.high) >= abs(self.low)
+        ends[at_high] += f" ({place(self.highest if at_high else self.lowest)})"
+        return f"from {ends[0]} to {ends[1]}"
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ class HeadExtremes:
         """What is told, in a line; empty if nothing is."""
         parts = []
         if self.log_sigma is not None and self.log_sigma.is_finite:
-            parts.append(f"{telling.log_sigma(self.log_sigma.low, self.log_sigma.high)} ({self.log_sigma.at})")
+            parts.append(f"log σ {self.log_sigma.told}")
         if self.mean is not None and self.mean.is_finite:
-            parts.append(f"mean from {self.mean.low:.4g} to {self.mean.high:.4g} ({self.mean.at})")
+            parts.append(f"mean {self.mean.told}")
         if self.kl is not None and not math.isnan(self.kl.high):
             parts.append(f"KL of a channel up to {self.kl.high:.4g} nats ({place(self.kl.highest)})")
         return ", ".join(parts)
