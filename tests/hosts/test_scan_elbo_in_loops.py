@@ -46,6 +46,26 @@ def test_columns_that_each_have_a_part_of_one_value_for_their_sigma_count_once(o
     assert not elbo.notes
 
 
+def test_columns_that_have_a_sigma_by_groups_of_unequal_size_count_once() -> None:
+    class Groups(Table):
+        def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+            m, v = self.enc(x).chunk(2, 1)
+            mean, total = self.dec(m + torch.exp(0.5 * v) * torch.randn_like(m)), torch.zeros(())
+            for column in range(COLUMNS):
+                sigma = self.sigma[0 if column < 2 else 1]
+                density = (x[:, column] - mean[:, column]) ** 2 / 2 / sigma**2 + sigma.log()
+                total = total + 2 * (density * seen[:, column]).sum()
+            return (total + 0.5 * (m**2 + v.exp() - 1 - v).sum()) / len(x)
+
+    seen = torch.ones(8, COLUMNS)
+    for missing in (0, 3):
+        seen[:missing, 0] = seen[1 : 1 + missing, 4] = 0
+        batch = (torch.randn(8, COLUMNS), seen)
+        elbo = scan(Groups("parameters", [], []), batch, call=lambda model, batch: model(*batch)).elbo
+        assert elbo.beta == pytest.approx(0.5, rel=1e-6)
+        assert len(elbo.notes) == (missing > 0)  # that some are masked
+
+
 @pytest.mark.parametrize("of", ["the network", "parameters"])
 def test_columns_with_different_weights_are_said_to_have_them(of: str) -> None:
     elbo = scan(Table(of, SINGLE, [1, 1, 1, 1, 4]), torch.randn(8, COLUMNS)).elbo

@@ -17,7 +17,7 @@ from torch import Tensor
 from vdvae_patch.objectives.implied import CALIBRATED, consequence
 from vdvae_patch.pixel_grid import PixelGrid
 from vdvae_patch.scanning.arithmetic.diagonals import as_it_ran
-from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, ancestors
+from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, Node, ancestors
 from vdvae_patch.scanning.bound.coupled import couples_rows
 from vdvae_patch.scanning.bound.data_range import DataRange
 from vdvae_patch.scanning.bound.instead import written_instead
@@ -354,37 +354,48 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
             # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
             note = term.note
             all_held = {node.id: partial(_as_it_was, tail.base[node.id]) for node in steps}
+
+            def of(sigma: LogSigmaFactor, all_held: Changes = all_held) -> list[Node]:
+                moved = tail.adjoints(steps, {**_moves_sigma(tail, sigma), **all_held})
+                return [n for n in steps if not torch.allclose(of_steps[n.id], moved[n.id], rtol=1e-6, atol=0)]
+
+            same = max(1, len(of(factor)))
             others = [
-                other
+                -other.factors * (other.count * same * term.at_node / factor.count / size)
                 for other in _in_other_steps(factor, factors)
-                if any(
-                    not torch.allclose(of_steps[number], slope, rtol=1e-6, atol=0)
-                    for number, slope in tail.adjoints(steps, {**_moves_sigma(tail, other), **all_held}).items()
+                if (
+                    size := sum(
+                        int((of_steps[n.id] != 0).sum()) if term.masked else math.prod(n.shape) for n in of(other)
+                    )
                 )
             ]
-            kept = torch.cat([kept, *(-other.factors for other in others)])
+            if any(_differs(other, kept) for other in others):
+                kept = torch.cat([kept, *others])
             if factor.count != term.at_node:
                 used = kept[kept != 0]  # others are masked
                 if len(used) and float(used.max() - used.min()) > DIFFER * abs(float(used.mean())):
                     note = _UNEVEN
                 kept = kept.mean()[None] * factor.count / term.at_node
-            moved = tail.adjoints(steps, {**changes, **all_held})
-            same = sum(not torch.allclose(of_steps[n.id], moved[n.id], rtol=1e-6, atol=0) for n in steps)
-            return replace(term, kind="Gaussian density", factors=kept, note=note), max(1, same)
+            return replace(term, kind="Gaussian density", factors=kept, note=note), same
     return term, 1
 
 
 def _in_other_steps(factor: LogSigmaFactor, factors: Sequence[LogSigmaFactor]) -> list[LogSigmaFactor]:
     """Those of the same lines, or of the same value, where they are not all alike: as of steps that are discounted."""
-    own, first = factor.reading.raw.node, float(factor.factors[factor.factors != 0].mean())
+    own = factor.reading.raw.node
     others = [
         f
         for f in factors
         if f is not factor and f.reading.evidence != "q" and bool(f.factors.any())
         if f.reading.raw.node is own or f.reading.raw.node.frames == own.frames
     ]
-    uneven = any(float((f.factors[f.factors != 0] - first).abs().max()) > DIFFER * abs(first) for f in others)
-    return others if uneven else []
+    return others if any(f.count != factor.count or _differs(f.factors, factor.factors) for f in others) else []
+
+
+def _differs(factors: Tensor, usual: Tensor) -> bool:
+    """Whether any is another than those are in the mean, of those that are not masked."""
+    middle = usual[usual != 0].mean()
+    return bool(((factors[factors != 0] - middle).abs() > DIFFER * middle.abs()).any())
 
 
 def _moves_sigma(tail: Tail, factor: LogSigmaFactor) -> Changes:
