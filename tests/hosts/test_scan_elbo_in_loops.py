@@ -52,18 +52,18 @@ def test_columns_that_have_a_sigma_by_groups_of_unequal_size_count_once() -> Non
             m, v = self.enc(x).chunk(2, 1)
             mean, total = self.dec(m + torch.exp(0.5 * v) * torch.randn_like(m)), torch.zeros(())
             for column in range(COLUMNS):
-                sigma = self.sigma[0 if column < 2 else 1]
-                density = (x[:, column] - mean[:, column]) ** 2 / 2 / sigma**2 + sigma.log()
+                log_sigma = self.sigma[0 if column < 2 else 1]
+                density = (x[:, column] - mean[:, column]) ** 2 / 2 * torch.exp(-2 * log_sigma) + log_sigma
                 total = total + 2 * (density * seen[:, column]).sum()
             return (total + 0.5 * (m**2 + v.exp() - 1 - v).sum()) / len(x)
 
     seen = torch.ones(8, COLUMNS)
     for missing in (0, 3):
-        seen[:missing, 0] = seen[1 : 1 + missing, 4] = 0
+        seen[:missing, 1] = seen[1 : 1 + missing, 4] = 0
         batch = (torch.randn(8, COLUMNS), seen)
         elbo = scan(Groups("parameters", [], []), batch, call=lambda model, batch: model(*batch)).elbo
         assert elbo.beta == pytest.approx(0.5, rel=1e-6)
-        assert len(elbo.notes) == (missing > 0)  # that some are masked
+        assert elbo.notes == (("15% of the values have no part in it: masked",) if missing else ())
 
 
 @pytest.mark.parametrize("of", ["the network", "parameters"])
@@ -93,3 +93,28 @@ def test_a_density_that_is_discounted_over_time_is_said_to_be(discount: float, t
     elbo = scan(Series(), torch.randn(5, 4, 2)).elbo
     assert any("differ between elements" in note for note in elbo.notes) == told
     assert told or elbo.beta == pytest.approx(1, rel=1e-6)
+
+
+def test_one_sigma_of_all_steps_counts_once_where_sequences_end_before_others() -> None:
+    class Series(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.enc, self.dec, self.cell = nn.Linear(6, 4), nn.Linear(4, 2), nn.GRUCell(2, 4)
+            self.log_sigma = nn.Parameter(torch.tensor(-0.2))
+
+        def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+            h, loss = x.new_zeros(len(x), 4), torch.zeros(len(x))
+            for t in range(x.shape[1]):
+                m, v = self.enc(torch.cat([x[:, t], h], 1)).chunk(2, 1)
+                h = self.cell(m + torch.exp(0.5 * v) * torch.randn_like(m), h)
+                density = (x[:, t] - self.dec(h)) ** 2 / 2 * torch.exp(-2 * self.log_sigma) + self.log_sigma
+                kl = 0.5 * (m**2 + v.exp() - 1 - v)
+                loss = loss + (density.sum(1) + 0.3 * kl.sum(1)) * seen[:, t]
+            return loss.mean()
+
+    seen = (torch.arange(4) < torch.tensor([[4], [3], [2], [1], [1]])).float()
+    batch = (torch.randn(5, 4, 2), seen)
+    elbo = scan(Series(), batch, call=lambda model, batch: model(*batch)).elbo
+    assert elbo.beta == pytest.approx(0.3, rel=1e-6)
+    assert "45% of the values have no part in it: masked" in elbo.notes

@@ -17,7 +17,7 @@ from torch import Tensor
 from vdvae_patch.objectives.implied import CALIBRATED, consequence
 from vdvae_patch.pixel_grid import PixelGrid
 from vdvae_patch.scanning.arithmetic.diagonals import as_it_ran
-from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, Node, ancestors
+from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.bound.coupled import couples_rows
 from vdvae_patch.scanning.bound.data_range import DataRange
 from vdvae_patch.scanning.bound.instead import written_instead
@@ -41,6 +41,7 @@ from vdvae_patch.scanning.bound.reconstruction import (
 )
 from vdvae_patch.scanning.bound.repetitions import by_draws, draws_of, takes_some
 from vdvae_patch.scanning.bound.replay import Changes, NoReplayError, Tail, TaughtTail
+from vdvae_patch.scanning.bound.rows import is_of_values, without_rows
 from vdvae_patch.scanning.bound.targets import data_of, is_of_features, rows_of
 from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace, median_of, place_of, written
 from vdvae_patch.scanning.evidence.reading import Readings
@@ -56,8 +57,8 @@ _GREY = (
     "probabilities, and not of the grey values themselves"
 )
 _UNEVEN = (
-    "the factors on the density differ between elements, and their mean is taken: where each row is divided by a "
-    "length of its own, that is the factor of no row, and neither is how often the KL counts"
+    "the factors on the density differ between elements, and not as those on the KL do: their mean is taken, and how "
+    "often the KL counts is not the same everywhere"
 )
 _SMOOTH = (
     "its threshold is a scale: beside errors that are far below it the KL counts too much, as beside a squared error"
@@ -71,7 +72,8 @@ class LossElbo:
     Attributes:
         reason: why there is none; empty if there is one.
         reconstruction: the term that compares with the data.
-        kl_factor: a, what the loss puts on each element's KL in nats; the median where elements differ.
+        kl_factor: a, what the loss puts on each element's KL in nats; the median where elements differ, and without
+            what each row of the data has on all of its terms (`rows`).
         kl_extremes: the smallest and the largest a.
         sigma: the standard deviation of the Gaussian (of an absolute error: the Laplace) whose bound it is, in the
             units of the data; None beside another likelihood.
@@ -182,7 +184,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         )
     if chosen is None:
         return LossElbo(notes[0])
-    chosen, of_one_sigma = _with_learned_sigma(tail, chosen, factors)
+    chosen, of_one_sigma, of_sigma = _with_learned_sigma(tail, chosen, factors)
     if chosen.kind in ("squared error", "absolute error") and learned_weight(tail, chosen) is not None:
         return LossElbo(
             f"the {_named(chosen)} is multiplied by something that is learned, or made of errors, and how that stands "
@@ -190,8 +192,14 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         )
     b = median_of(chosen.factors)
     sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
-    a, why = _kl(graph, factors, sign, readings, rows_of(chosen.target))
-    draws = draws_of(graph, chosen, [f.reading.raw.node for f in factors if sign * _of_those_with_any(f.factors) > 0])
+    posteriors, others = _split(factors, sign)
+    plain, of_rows = factors, without_rows(tail, chosen, posteriors, of_sigma)
+    if of_rows is not None:
+        chosen, b = of_rows.term, median_of(of_rows.term.factors)
+        plain = [*of_rows.posteriors, *others]
+        notes.append(of_rows.note)
+    a, why = _kl(graph, plain, sign, readings, rows_of(chosen.target))
+    draws = draws_of(graph, chosen, [f.reading.raw.node for f in posteriors])
     of_draws = None
     if chosen.kind != "log likelihood":
         # a learned σ has the factors of all comparisons that it is the σ of, of which a posterior may have but some
@@ -245,7 +253,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         notes.append(f"{chosen.masked:.0%} of the values have no part in it: masked")
     notes += [chosen.note] if chosen.note else []
     notes += _others(tail, [chosen, *terms], factors)
-    notes += _balanced(graph, tail, readings, [f for f in factors if sign * _of_those_with_any(f.factors) > 0])
+    notes += _balanced(graph, tail, readings, posteriors)
     if couples_rows(tail, chosen.node, rows_of(chosen.target)):
         notes.append(f"{OTHERS}: what couples the latents of different rows, such as an MMD or a squared capacity")
     ratio = median / term.factor
@@ -324,11 +332,13 @@ def _place(frame: Frame) -> str:
     return f"{short(frame.code.co_filename)}:{frame.line}"
 
 
-def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor]) -> tuple[Term, int]:
-    """A squared error that is divided by a learned σ², as the Gaussian density that it is, and how many comparisons,
-    steps of a loop, have that σ, whose factors it has together."""
+def _with_learned_sigma(
+    tail: Tail, term: Term, factors: Sequence[LogSigmaFactor]
+) -> tuple[Term, int, LogSigmaFactor | None]:
+    """A squared error that is divided by a learned σ², as the Gaussian density that it is, how many comparisons, steps
+    of a loop, have that σ, whose factors it has together, and that σ's; None if none is learned."""
     if term.errors is None:
-        return term, 1
+        return term, 1, None
     before = tail.adjoints([term.node])[term.node.id]
     held = {term.node.id: lambda value: tail.base[term.node.id]}  # only its weight may change
     raws = [f.reading.raw.node for f in factors if bool(f.factors.any())]
@@ -338,7 +348,7 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
     }
     together.pop(term.node.id, None)
     if torch.allclose(before, tail.adjoints([term.node], {**together, **held})[term.node.id], rtol=1e-6, atol=0):
-        return term, 1
+        return term, 1, None
     steps = list({node.id: node for node, _ in term.steps}.values())
     of_steps = tail.adjoints(steps)
     for factor in factors:
@@ -355,29 +365,42 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
             note = term.note
             all_held = {node.id: partial(_as_it_was, tail.base[node.id]) for node in steps}
 
-            def of(sigma: LogSigmaFactor, all_held: Changes = all_held) -> list[Node]:
+            def of(sigma: LogSigmaFactor, all_held: Changes = all_held) -> list[Tensor]:
+                """The gradients of the steps that have that σ."""
                 moved = tail.adjoints(steps, {**_moves_sigma(tail, sigma), **all_held})
-                return [n for n in steps if not torch.allclose(of_steps[n.id], moved[n.id], rtol=1e-6, atol=0)]
+                return [g for n, g in of_steps.items() if not torch.allclose(g, moved[n], rtol=1e-6, atol=0)]
 
-            same = max(1, len(of(factor)))
+            own = of(factor)
+            same = max(1, len(own))
+            if factor.count != term.at_node:
+                used = kept[kept != 0]  # others are masked
+                uneven = len(used) and float(used.max() - used.min()) > DIFFER * abs(float(used.mean()))
+                if uneven and not is_of_values(tail, term, factor):
+                    note = _UNEVEN
+                # of more σ than values each value has its own, and a mean over a sample would be of masked ones, too
+                alone = factor.count > term.at_node and len(used) and not uneven
+                values = _count(own, term) / same or term.at_node
+                kept = used.mean()[None] if alone else kept.mean()[None] * factor.count / values
             others = [
-                -other.factors * (other.count * same * term.at_node / factor.count / size)
+                same * _by_value(other, _count(gradients, term))
                 for other in _in_other_steps(factor, factors)
-                if (
-                    size := sum(
-                        int((of_steps[n.id] != 0).sum()) if term.masked else math.prod(n.shape) for n in of(other)
-                    )
-                )
+                if (gradients := of(other))
             ]
             if any(_differs(other, kept) for other in others):
                 kept = torch.cat([kept, *others])
-            if factor.count != term.at_node:
-                used = kept[kept != 0]  # others are masked
-                if len(used) and float(used.max() - used.min()) > DIFFER * abs(float(used.mean())):
-                    note = _UNEVEN
-                kept = kept.mean()[None] * factor.count / term.at_node
-            return replace(term, kind="Gaussian density", factors=kept, note=note), same
-    return term, 1
+            return replace(term, kind="Gaussian density", factors=kept, note=note), same, factor
+    return term, 1, None
+
+
+def _count(gradients: Sequence[Tensor], term: Term) -> int:
+    """How many values these steps compare: all, or those that are not masked."""
+    return sum(int((g != 0).sum()) if term.masked else g.numel() for g in gradients)
+
+
+def _by_value(factor: LogSigmaFactor, values: int) -> Tensor:
+    """The factors on the values that have that σ, of which it has the sum."""
+    used = -factor.factors[factor.factors != 0]
+    return used * (-float(factor.factors.mean()) * factor.count / values / float(used.mean()))
 
 
 def _in_other_steps(factor: LogSigmaFactor, factors: Sequence[LogSigmaFactor]) -> list[LogSigmaFactor]:
@@ -416,6 +439,14 @@ def _as_it_was(before: Tensor, value: Tensor) -> Tensor:
     return before
 
 
+def _split(factors: Sequence[LogSigmaFactor], sign: float) -> tuple[list[LogSigmaFactor], list[LogSigmaFactor]]:
+    """Those of posteriors, and the others."""
+    of_posteriors = [sign * _of_those_with_any(factor.factors) > 0 for factor in factors]
+    return [f for f, of in zip(factors, of_posteriors, strict=True) if of], [
+        f for f, of in zip(factors, of_posteriors, strict=True) if not of
+    ]
+
+
 def _kl(
     graph: Graph, factors: Sequence[LogSigmaFactor], sign: float, readings: Readings, rows: int
 ) -> tuple[Tensor | None, list[str]]:
@@ -427,7 +458,7 @@ def _kl(
             where = "" if frame is None else f" at {_place(frame)}"
             return None, [f"σ has a part in the loss{where} ({unread.op}), and what it is was not found out"]
         return None, [why_no_kl(readings)]
-    counted = [f for f in factors if sign * _of_those_with_any(f.factors) > 0]
+    counted, _ = _split(factors, sign)
     shared: list[str] = []
     told = [role_of_factor(graph, readings, factor, rows) for factor in counted]
     for factor, role in zip(counted, told, strict=True):
