@@ -118,3 +118,25 @@ def test_one_sigma_of_all_steps_counts_once_where_sequences_end_before_others() 
     elbo = scan(Series(), batch, call=lambda model, batch: model(*batch)).elbo
     assert elbo.beta == pytest.approx(0.3, rel=1e-6)
     assert "45% of the values have no part in it: masked" in elbo.notes
+
+
+@pytest.mark.parametrize("spread", [(2.0, 2.0, 2.0), (0.5, 10.0, 1000.0)])
+def test_columns_that_are_standardized_one_by_one_are_in_no_one_unit_of_the_data(spread: tuple[float, ...]) -> None:
+    class Columns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.enc, self.dec = nn.Linear(3, 4), nn.Linear(2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            m, v = self.enc(x / torch.tensor(spread)).chunk(2, 1)
+            output, total = self.dec(m + torch.exp(0.5 * v) * torch.randn_like(m)), torch.zeros(())
+            for column, deviation in enumerate(spread):
+                total = total + ((output[:, column] - x[:, column] / deviation) ** 2).sum()
+            return (total + 0.5 * (m**2 + v.exp() - 1 - v).sum()) / len(x)
+
+    elbo = scan(Columns(), torch.randn(16, 3) * torch.tensor(spread)).elbo
+    unit = 2.0 if len(set(spread)) == 1 else 1.0  # else of what is compared
+    assert elbo.sigma == pytest.approx(0.5**0.5 * unit, rel=1e-6)
+    assert elbo.data is not None
+    assert elbo.data.words.startswith("standardized") == (unit == 1)

@@ -257,7 +257,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     if couples_rows(tail, chosen.node, rows_of(chosen.target)):
         notes.append(f"{OTHERS}: what couples the latents of different rows, such as an MMD or a squared capacity")
     ratio = median / term.factor
-    data, scale, compared = data_of(tail, chosen.target)
+    data, scale, compared = data_of(tail, [target for _, target in chosen.steps])
     if term.kind == "norm of the error":
         return LossElbo("the norm of an error, not squared, is no log likelihood", term, median, extremes, data=data)
     place = place_of(tail, chosen, sign, scale, draws)
