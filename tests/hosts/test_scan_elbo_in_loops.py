@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -70,6 +71,30 @@ def test_columns_that_have_a_sigma_by_groups_of_unequal_size_count_once() -> Non
 def test_columns_with_different_weights_are_said_to_have_them(of: str) -> None:
     elbo = scan(Table(of, SINGLE, [1, 1, 1, 1, 4]), torch.randn(8, COLUMNS)).elbo
     assert any("differ between elements" in note for note in elbo.notes)
+
+
+def test_of_more_columns_than_are_read_it_is_said_how_many_were() -> None:
+    class Sums(nn.Module):
+        """As TVAE has it: the squared errors and the logarithms are terms of their own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.enc, self.dec = nn.Linear(9, 6), nn.Linear(3, 9)
+            self.sigma = nn.Parameter(torch.full((9,), 0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            m, v = self.enc(x).chunk(2, 1)
+            mean, terms = self.dec(m + torch.exp(0.5 * v) * torch.randn_like(m)), []
+            for column in range(9):
+                error = x[:, column] - torch.tanh(mean[:, column])
+                terms += [(error**2 / 2 / self.sigma[column] ** 2).sum(), self.sigma[column].log() * len(x)]
+            return (2 * sum(terms) + (m**2 + v.exp() - 1 - v).sum() / 2) / len(x)
+
+    elbo = scan(Sums(), torch.rand(10, 9) - 0.5).elbo
+    assert elbo.beta == pytest.approx(0.5, rel=1e-6)
+    (note,) = elbo.notes
+    assert re.fullmatch(r"of the 9 comparisons in a loop the factors of \d alone were read, and are taken", note)
 
 
 @pytest.mark.parametrize(("discount", "told"), [(1.0, False), (0.5, True)])

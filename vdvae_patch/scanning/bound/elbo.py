@@ -381,13 +381,16 @@ def _with_learned_sigma(
                 alone = factor.count > term.at_node and len(used) and not uneven
                 values = _count(own, term) / same or term.at_node
                 kept = used.mean()[None] if alone else kept.mean()[None] * factor.count / values
-            others = [
-                same * _by_value(other, _count(gradients, term))
-                for other in _in_other_steps(factor, factors)
-                if (gradients := of(other))
-            ]
+            siblings = _in_other_steps(factor, factors)
+            # a look at each takes the time of a pass
+            alike = _are_alike(factor, siblings) and same * (1 + len(siblings)) >= len(steps)
+            known = [] if alike else [(other, gradients) for other in siblings if (gradients := of(other))]
+            others = [same * _by_value(other, _count(gradients, term)) for other, gradients in known]
             if any(_differs(other, kept) for other in others):
                 kept = torch.cat([kept, *others])
+            read = same + sum(len(gradients) for _, gradients in known)
+            if not alike and read < len(steps) and not note:
+                note = f"of the {len(steps)} comparisons in a loop the factors of {read} alone were read, and are taken"
             return replace(term, kind="Gaussian density", factors=kept, note=note), same, factor
     return term, 1, None
 
@@ -404,15 +407,18 @@ def _by_value(factor: LogSigmaFactor, values: int) -> Tensor:
 
 
 def _in_other_steps(factor: LogSigmaFactor, factors: Sequence[LogSigmaFactor]) -> list[LogSigmaFactor]:
-    """Those of the same lines, or of the same value, where they are not all alike: as of steps that are discounted."""
+    """Those of the same lines, or of the same value."""
     own = factor.reading.raw.node
-    others = [
+    return [
         f
         for f in factors
         if f is not factor and f.reading.evidence != "q" and bool(f.factors.any())
         if f.reading.raw.node is own or f.reading.raw.node.frames == own.frames
     ]
-    return others if any(f.count != factor.count or _differs(f.factors, factor.factors) for f in others) else []
+
+
+def _are_alike(factor: LogSigmaFactor, others: Sequence[LogSigmaFactor]) -> bool:
+    return all(f.count == factor.count and not _differs(f.factors, factor.factors) for f in others)
 
 
 def _differs(factors: Tensor, usual: Tensor) -> bool:
