@@ -291,7 +291,7 @@ def test_views_of_thresholded_data_with_a_posterior_each_are_no_draws() -> None:
 
 
 class OwnLengths(nn.Module):
-    """A sequence whose density, but not its KL, is divided by its own length, or both by that of all of them together."""
+    """A sequence whose density, but not its KL, is divided by its own length, or both by that of all together."""
 
     def __init__(self, own: bool) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.bound.coupled import couples_rows
 from vdvae_patch.scanning.bound.data_range import DataRange
 from vdvae_patch.scanning.bound.instead import written_instead
-from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors, taught_share
+from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors, part_of, taught_share
 from vdvae_patch.scanning.bound.kl_of_what import (
     DIFFER,
     not_followed,
@@ -257,7 +257,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     if couples_rows(tail, chosen.node, rows_of(chosen.target)):
         notes.append(f"{OTHERS}: what couples the latents of different rows, such as an MMD or a squared capacity")
     ratio = median / term.factor
-    data, scale, compared = data_of(tail, chosen.target)
+    data, scale, compared = data_of(tail, [target for _, target in chosen.steps])
     if term.kind == "norm of the error":
         return LossElbo("the norm of an error, not squared, is no log likelihood", term, median, extremes, data=data)
     place = place_of(tail, chosen, sign, scale, draws)
@@ -353,13 +353,9 @@ def _with_learned_sigma(
     of_steps = tail.adjoints(steps)
     for factor in factors:
         raw = factor.reading.raw.node
-
-        def change(value: Tensor) -> Tensor:
-            return value + 0.25
-
-        changes: Changes = {raw.id: change}
         if raw.id == term.node.id or not bool(factor.factors.any()):
             continue
+        changes = _moves_sigma(tail, factor)
         if factor.reading.evidence == "q":  # of a density whose variance is a sum, the posterior's has a KL's factor
             continue
         after = tail.adjoints([term.node], {**changes, **held})[term.node.id]
@@ -367,6 +363,15 @@ def _with_learned_sigma(
             kept = -factor.factors
             # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
             note = term.note
+            all_held = {node.id: partial(_as_it_was, tail.base[node.id]) for node in steps}
+
+            def of(sigma: LogSigmaFactor, all_held: Changes = all_held) -> list[Tensor]:
+                """The gradients of the steps that have that σ."""
+                moved = tail.adjoints(steps, {**_moves_sigma(tail, sigma), **all_held})
+                return [g for n, g in of_steps.items() if not torch.allclose(g, moved[n], rtol=1e-6, atol=0)]
+
+            own = of(factor)
+            same = max(1, len(own))
             if factor.count != term.at_node:
                 used = kept[kept != 0]  # others are masked
                 uneven = len(used) and float(used.max() - used.min()) > DIFFER * abs(float(used.mean()))
@@ -374,12 +379,66 @@ def _with_learned_sigma(
                     note = _UNEVEN
                 # of more σ than values each value has its own, and a mean over a sample would be of masked ones, too
                 alone = factor.count > term.at_node and len(used) and not uneven
-                kept = used.mean()[None] if alone else kept.mean()[None] * factor.count / term.at_node
-            all_held = {node.id: partial(_as_it_was, tail.base[node.id]) for node in steps}
-            moved = tail.adjoints(steps, {**changes, **all_held})
-            same = sum(not torch.allclose(of_steps[n.id], moved[n.id], rtol=1e-6, atol=0) for n in steps)
-            return replace(term, kind="Gaussian density", factors=kept, note=note), max(1, same), factor
+                values = _count(own, term) / same or term.at_node
+                kept = used.mean()[None] if alone else kept.mean()[None] * factor.count / values
+            siblings = _in_other_steps(factor, factors)
+            # a look at each takes the time of a pass
+            alike = _are_alike(factor, siblings) and same * (1 + len(siblings)) >= len(steps)
+            known = [] if alike else [(other, gradients) for other in siblings if (gradients := of(other))]
+            others = [same * _by_value(other, _count(gradients, term)) for other, gradients in known]
+            if any(_differs(other, kept) for other in others):
+                kept = torch.cat([kept, *others])
+            read = same + sum(len(gradients) for _, gradients in known)
+            if not alike and read < len(steps) and not note:
+                note = f"of the {len(steps)} comparisons in a loop the factors of {read} alone were read, and are taken"
+            return replace(term, kind="Gaussian density", factors=kept, note=note), same, factor
     return term, 1, None
+
+
+def _count(gradients: Sequence[Tensor], term: Term) -> int:
+    """How many values these steps compare: all, or those that are not masked."""
+    return sum(int((g != 0).sum()) if term.masked else g.numel() for g in gradients)
+
+
+def _by_value(factor: LogSigmaFactor, values: int) -> Tensor:
+    """The factors on the values that have that σ, of which it has the sum."""
+    used = -factor.factors[factor.factors != 0]
+    return used * (-float(factor.factors.mean()) * factor.count / values / float(used.mean()))
+
+
+def _in_other_steps(factor: LogSigmaFactor, factors: Sequence[LogSigmaFactor]) -> list[LogSigmaFactor]:
+    """Those of the same lines, or of the same value."""
+    own = factor.reading.raw.node
+    return [
+        f
+        for f in factors
+        if f is not factor and f.reading.evidence != "q" and bool(f.factors.any())
+        if f.reading.raw.node is own or f.reading.raw.node.frames == own.frames
+    ]
+
+
+def _are_alike(factor: LogSigmaFactor, others: Sequence[LogSigmaFactor]) -> bool:
+    return all(f.count == factor.count and not _differs(f.factors, factor.factors) for f in others)
+
+
+def _differs(factors: Tensor, usual: Tensor) -> bool:
+    """Whether any is another than those are in the mean, of those that are not masked."""
+    middle = usual[usual != 0].mean()
+    return bool(((factors[factors != 0] - middle).abs() > DIFFER * middle.abs()).any())
+
+
+def _moves_sigma(tail: Tail, factor: LogSigmaFactor) -> Changes:
+    """A change of that σ alone: a value may hold others beside it, as of columns whose densities are written one by
+    one."""
+    raw = factor.reading.raw
+    return {raw.node.id: partial(_raised, where=part_of(tail.base[raw.node.id], raw))}
+
+
+def _raised(value: Tensor, where: Tensor | None) -> Tensor:
+    """A value, larger at some places, flat; at all where it is not known which."""
+    if where is None:
+        return value + 0.25
+    return value.flatten().index_add(0, where, torch.full(where.shape, 0.25, dtype=value.dtype)).view(value.shape)
 
 
 def _as_it_was(before: Tensor, value: Tensor) -> Tensor:

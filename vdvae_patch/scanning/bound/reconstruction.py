@@ -131,7 +131,9 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
         if known.kind == "categorical cross-entropy" and term.node.op != known.node.op:
             continue  # what label smoothing adds in the same call, which is in the factors
         known.factors = torch.cat([known.factors, term.factors])
+        whole = sum(one.count / (1 - one.masked) for one in (known, term))
         known.count += term.count
+        known.masked = max(0.0, 1 - known.count / whole) if known.masked or term.masked else 0.0
         known.steps += term.steps
         known.where = known.where + term.where if known.where and term.where else []
         if known.errors is not None and term.errors is not None:
