@@ -259,6 +259,24 @@ def test_a_row_is_one_of_the_batch_also_where_time_is_in_front(batch_first: bool
     assert kl[(row, time, channel) if batch_first else (time, row, channel)] == kl.max()
 
 
+@pytest.mark.parametrize("joined", [True, False])
+def test_of_a_layer_that_joins_time_to_the_batch_it_is_said_that_its_rows_are_its_own(joined: bool) -> None:
+    class Joined(OverTime):
+        def forward(self, x: Tensor) -> Tensor:
+            mean, raw = self.head(self.rnn(x)[0].flatten(0, int(joined))).chunk(2, -1)
+            z = mean + raw.exp() * torch.randn_like(mean)
+            return (0.5 * (mean**2 + (2 * raw).exp() - 1) - raw).sum() + (self.out(z).view_as(x) - x).pow(2).sum()
+
+    model, x = Joined(batch_first=True), torch.randn(4, 7, 5)
+    seen = extremes.Seen(model, list(vdvae_patch.scan(model, x)), rows=len(x))
+    with seen.watched():
+        model(x)
+    (found,) = seen.extremes()
+    assert ("28 rows where the batch has 4" in found.left_out.get("row", "")) == joined
+    assert ("(its layer's row " in found.described) == joined
+    assert ("left out: the row of the batch: its layer gives 28 rows" in extremes.table([found])) == joined
+
+
 class DrawnAtOnce(nn.Module):
     """Two draws of each posterior at once, and one learned number for the data's σ."""
 
@@ -323,10 +341,11 @@ def test_no_rows_of_the_batch_are_named_that_are_steps_of_time() -> None:
     assert guard.skips[0].rows == ()
 
 
-def test_a_span_is_at_the_end_of_larger_magnitude() -> None:
+def test_the_place_of_a_span_stands_behind_the_end_of_larger_magnitude_which_is_there() -> None:
     ends = {"lowest": (0, 3), "highest": (1, 2)}
-    below, above = extremes.Span(-9.0, 2.0, **ends).at, extremes.Span(-2.0, 9.0, **ends).at
-    assert below == extremes.place((0, 3)) != above == extremes.place((1, 2))
+    below, above = extremes.Span(-9.0, 2.0, **ends), extremes.Span(-2.0, 9.0, **ends)
+    assert below.told == "from -9 (row 0, channel 3) to 2"
+    assert above.told == "from -2 to 9 (row 1, channel 2)"
 
 
 def test_the_kls_of_a_hierarchy_are_the_hosts_rate() -> None:

@@ -247,3 +247,20 @@ def test_a_loss_that_was_not_seen_is_told_to_be_no_nan_of_the_loop() -> None:
             step(compiled, optimizer)
     assert [math.isnan(row["loss"]) for row in rows] == [True, True]
     assert file.getvalue().count("is not your loop's, but was not seen: no call of the model") == 1
+
+
+@pytest.mark.medium
+def test_an_average_that_was_made_before_a_head_was_healed_is_said_to_have_other_scales() -> None:
+    torch.manual_seed(0)
+    model, said = SmallVAE(), io.StringIO()
+    average, optimizer = AveragedModel(model), torch.optim.Adam(model.parameters())
+    text = "an AveragedModel of a SmallVAE was made before and has not the scales of now"
+    with vdvae_patch.guard(model, policy="heal", file=said) as guard:
+        for far in (0.0, 400.0):
+            step(model, optimizer, far=far)
+        assert text not in said.getvalue()
+        step(model, optimizer, far=400.0)
+        assert vdvae_patch.is_patched(model)
+        assert said.getvalue().count(text) == 1
+        vdvae_patch.apply(average.module, vdvae_patch.patch_json(model))  # what it says to do
+        assert text not in guard.report()

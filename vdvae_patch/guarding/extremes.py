@@ -23,7 +23,6 @@ from vdvae_patch.heads import Head, Outlet
 from vdvae_patch.patching.record import is_patched, patched_heads
 from vdvae_patch.patching.watch import each_log_sigma, log_sigma_of
 from vdvae_patch.scanning.watching.outcome import batch_dim
-from vdvae_patch.skips import telling
 from vdvae_patch.tables import columns
 from vdvae_patch.torch_versions import takes_hooks
 
@@ -50,9 +49,11 @@ class Span:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
-    def at(self) -> str:
-        """Where the larger of the two magnitudes is."""
-        return place(self.highest if abs(self.high) >= abs(self.low) else self.lowest)
+    def told(self) -> str:
+        """From where to where, and behind the larger of the two magnitudes its place."""
+        ends, at_high = [f"{self.low:.4g}", f"{self.high:.4g}"], abs(self.high) >= abs(self.low)
+        ends[at_high] += f" ({place(self.highest if at_high else self.lowest)})"
+        return f"from {ends[0]} to {ends[1]}"
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,13 @@ class HeadExtremes:
         """What is told, in a line; empty if nothing is."""
         parts = []
         if self.log_sigma is not None and self.log_sigma.is_finite:
-            parts.append(f"{telling.log_sigma(self.log_sigma.low, self.log_sigma.high)} ({self.log_sigma.at})")
+            parts.append(f"log σ {self.log_sigma.told}")
         if self.mean is not None and self.mean.is_finite:
-            parts.append(f"mean from {self.mean.low:.4g} to {self.mean.high:.4g} ({self.mean.at})")
+            parts.append(f"mean {self.mean.told}")
         if self.kl is not None and not math.isnan(self.kl.high):
             parts.append(f"KL of a channel up to {self.kl.high:.4g} nats ({place(self.kl.highest)})")
-        return ", ".join(parts)
+        text = ", ".join(parts)
+        return text.replace("(row ", "(its layer's row ") if "row" in self.left_out else text
 
 
 def place(at: Sequence[int]) -> str:
@@ -142,7 +144,7 @@ def table(heads: Sequence[HeadExtremes]) -> str:
     reasons: dict[str, list[str]] = {}
     for h in heads:
         for name, why in h.left_out.items():
-            word = {"log_sigma": "log σ", "kl": "KL"}.get(name, name)
+            word = {"log_sigma": "log σ", "kl": "KL", "row": "the row of the batch"}.get(name, name)
             reasons.setdefault(f"left out: {word}: {why}", []).append(h.path or "(the model itself)")
     more = [f"and {len(every) - len(heads)} more, less extreme ones"] if len(every) > len(heads) else []
     said = (f"{text} ({', '.join(paths)})" for text, paths in reasons.items())
@@ -214,6 +216,11 @@ class Seen:
         span = partial(_span, row_of=self._row_of)
         kl = span(kls, head.dim) if kls else None
         total = math.nan if kl is None else sum(float(one.sum()) for one in kls) / self._count(kls[0])
+        if log_sigmas and not head.parameter and (own := max(map(self._rows_of_its_own, log_sigmas))):
+            left_out["row"] = (
+                f"its layer gives {own} rows where the batch has {self._rows}, as where time is joined to the batch or "
+                "packed: a row is the layer's, and a KL that is averaged over rows is over the layer's"
+            )
         outlet = _mean_of(head)
         return HeadExtremes(
             head.path, head.channels, head.role,
@@ -229,6 +236,14 @@ class Seen:
         """The dimension of the batch, and the row of it that a place is in."""
         dim = self._row_dim(values)
         return dim, _row_before_draws(values.movedim(dim, 0), place[dim], self._rows)
+
+    def _rows_of_its_own(self, values: Tensor) -> int:
+        """How many rows a value has, if these are more than the batch's, and not draws of each; else 0."""
+        if values.dim() < 2 or not self._rows or time_first.batch_dim(values, self._lengths):
+            return 0
+        rows = values.movedim(self._row_dim(values), 0)
+        drawn = len(rows) % self._rows == 0 and any(_draws(rows, self._rows))
+        return 0 if len(rows) <= self._rows or drawn else len(rows)
 
     def _count(self, values: Tensor) -> int:
         """The rows, each as often as it was drawn where draws stand in front of the batch; steps of time are summed."""
@@ -351,9 +366,16 @@ def _row_before_draws(values: Tensor, row: int, rows: int | None) -> int:
     by `x.repeat(K, 1)` or `x.repeat_interleave(K, 0)`, which is seen where a posterior does not depend on the draw."""
     if not rows or len(values) <= rows or len(values) % rows:
         return row
-    behind, beside = values.reshape(-1, rows, *values.shape[1:]), values.reshape(rows, -1, *values.shape[1:])
-    if torch.allclose(behind, behind[:1].expand_as(behind), rtol=1e-4, equal_nan=True):
+    behind, beside = _draws(values, rows)
+    if behind:
         return row % rows
-    if torch.allclose(beside, beside[:, :1].expand_as(beside), rtol=1e-4, equal_nan=True):
-        return row // beside.shape[1]
-    return row
+    return row // (len(values) // rows) if beside else row
+
+
+def _draws(values: Tensor, rows: int) -> tuple[bool, bool]:
+    """Whether all rows stand in a value again and again, one behind the other, or each beside itself."""
+    behind, beside = values.reshape(-1, rows, *values.shape[1:]), values.reshape(rows, -1, *values.shape[1:])
+    return (
+        torch.allclose(behind, behind[:1].expand_as(behind), rtol=1e-4, equal_nan=True),
+        torch.allclose(beside, beside[:, :1].expand_as(beside), rtol=1e-4, equal_nan=True),
+    )

@@ -10,6 +10,7 @@ from torch import nn
 
 from vdvae_patch.errors import PatchError
 from vdvae_patch.guarding.again import Again
+from vdvae_patch.guarding.averages import unlike
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of, for_heads
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.guarding.voice import Voice
@@ -62,6 +63,8 @@ class Healer:
             self._voice.say(f"step {skip.step}: {head} could not be healed: {error}")
             return skip
         self.healed = wanted
+        for note in unlike(self.model):
+            self._voice.say_once(f"note: {note}")
         said = f"{head.named} ({head.role}) has {wanted[head]} from now on"
         return replace(skip, healed=said + self._moved(head, diagnosis, again))
 

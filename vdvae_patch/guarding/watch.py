@@ -22,7 +22,7 @@ from vdvae_patch.errors import GuardError
 from vdvae_patch.given import require_module
 from vdvae_patch.guarding import held_back, judging, raised, ranks, signals
 from vdvae_patch.guarding.again import NO_CALL, Loss, device_of
-from vdvae_patch.guarding.averages import spoilt
+from vdvae_patch.guarding.averages import spoilt, unlike
 from vdvae_patch.guarding.buffers import Buffers
 from vdvae_patch.guarding.clipping import ClippedBefore, Clipping
 from vdvae_patch.guarding.counting import SkipCounts, StepCounts
@@ -251,7 +251,8 @@ class Guard:
         if not (self.steps or self.skips or self._refusals):
             return self._nothing_yet()
         ended = ["\n".join([text, *(f"  {line}" for line in lines(found))]) for text, found in self._refusals]
-        heads = "\n".join([part for part in (self._healer.said(), *map("note: {}".format, spoilt(self.model))) if part])
+        averages = [*spoilt(self.model), *(unlike(self.model) if self._healer.healed else ())]
+        heads = "\n".join([part for part in (self._healer.said(), *map("note: {}".format, averages)) if part])
         found = [s.diagnosis for s in self.skips if s.diagnosis is not None]
         cure = self._healer.cure(found + [diagnosis for _, diagnosis in self._refusals])
         counted = self._skip_counts.of(self.skips)

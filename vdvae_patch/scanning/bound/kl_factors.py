@@ -13,7 +13,7 @@ other sign: −a is the factor on its density.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -55,6 +55,7 @@ class LogSigmaFactor:
         factors: of each element that could be fitted; above 0 for a posterior in a loss that is minimized.
         fitted: the share of elements for which the fit holds, of those whose σ moves.
         count: how many elements the raw value has.
+        places: of each factor, where its element is in the raw value's node, flat.
         waiting: whether these are factors of a σ that is farther from the prior's: on this batch, the KL is below a
             threshold.
     """
@@ -64,6 +65,7 @@ class LogSigmaFactor:
     fitted: float
     count: int
     waiting: bool = False
+    places: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
 
 def log_sigma_factors(graph: Graph, tail: Tail, readings: Readings) -> list[LogSigmaFactor]:
@@ -144,7 +146,7 @@ def _factor(tail: Tail, reading: Reading, held: frozenset[int]) -> LogSigmaFacto
     both = bool((factors[good] > size).any()) and bool((factors[good] < -size).any())  # no density has log σ so
     if both or float(good.double().mean()) < _LEAST:
         good = torch.zeros_like(good)
-    return LogSigmaFactor(reading, factors[good], float(good.double().mean()), count, waiting)
+    return LogSigmaFactor(reading, factors[good], float(good.double().mean()), count, waiting, chosen[good])
 
 
 def _moving(reading: Reading, expression: Expression, value: Tensor, where: Tensor) -> Tensor:

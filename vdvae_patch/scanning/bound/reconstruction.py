@@ -79,6 +79,8 @@ class Term:
         weighted: whether the comparison was given weights of its own, which its factors have.
         at_node: how many of the values are compared at `node`, the first step of a loop.
         steps: the comparisons of all steps, and what each is with.
+        where: of each step, its factors in the shape of what is compared, NaN where a value has none; empty where that
+            is not known.
         masked: the share of values whose errors have no part in the loss.
         note: what is to be known of its kind.
     """
@@ -95,6 +97,7 @@ class Term:
     weighted: bool = False
     at_node: int = 0
     steps: list[tuple[Node, Node]] = field(default_factory=list)
+    where: list[Tensor] = field(default_factory=list)
     masked: float = 0.0
     note: str = ""
 
@@ -128,8 +131,11 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
         if known.kind == "categorical cross-entropy" and term.node.op != known.node.op:
             continue  # what label smoothing adds in the same call, which is in the factors
         known.factors = torch.cat([known.factors, term.factors])
+        whole = sum(one.count / (1 - one.masked) for one in (known, term))
         known.count += term.count
+        known.masked = max(0.0, 1 - known.count / whole) if known.masked or term.masked else 0.0
         known.steps += term.steps
+        known.where = known.where + term.where if known.where and term.where else []
         if known.errors is not None and term.errors is not None:
             known.errors = torch.cat([known.errors, term.errors])
     kept = _without_parts(list(found.values()))
@@ -164,10 +170,11 @@ def _losses(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
         count = counted = tail.base[target.id].numel()
         if kind == "categorical cross-entropy":
             counted = _not_ignored(tail, node, target)
-            factors = _on_rows(tail, node, output)
+            each = _on_rows(tail, node, output)
         else:
             divided = count if gradient.numel() == 1 and count > 1 and reduction_of(node) == 1 else 1
-            factors = (gradient / divided * _weights(tail, node, target)).flatten()
+            each = gradient / divided * _weights(tail, node, target)
+        factors = each.flatten()
         if not _moves(factors):
             continue
         quadratic = _quadratic(tail, node, output, target)
@@ -182,7 +189,7 @@ def _losses(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
         reads: Reads = "logit" if kind == "Bernoulli cross-entropy with logits" else "mean"
         yield Term(
             kind, node, target, factors[factors != 0], None, counted,
-            output=output, reads=reads, weighted=_is_weighted(node),
+            output=output, reads=reads, weighted=_is_weighted(node), where=[_or_nan(each)],
         )  # fmt: skip
 
 
@@ -242,7 +249,7 @@ def _on_rows(tail: Tail, node: Node, output: Node) -> Tensor:
     readers = (n for n in tail.order if any(read is output for read in n.inputs))
     others = frozenset(n.id for n in readers if place(n) != place(node))
     gradient = tail.adjoints([output], held=others)[output.id]
-    return -gradient.sum(min(1, gradient.dim() - 1)).flatten()
+    return -gradient.sum(min(1, gradient.dim() - 1))
 
 
 def _not_ignored(tail: Tail, node: Node, target: Node) -> int:
@@ -277,8 +284,9 @@ def _products(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
                 if node.op == "xlogy" or _is_logarithm(output):
                     reads = "log mean" if node.op == "mul" else "mean"
                 yield Term(
-                    kind, node, target, factors[factors != 0], None, gradient.numel(), output=output, reads=reads
-                )
+                    kind, node, target, factors[factors != 0], None, gradient.numel(), output=output, reads=reads,
+                    where=[_or_nan(-gradient)],
+                )  # fmt: skip
 
 
 def _picked(tail: Tail, node: Node, gradient: Tensor) -> Iterator[Term]:
@@ -289,7 +297,10 @@ def _picked(tail: Tail, node: Node, gradient: Tensor) -> Iterator[Term]:
         return
     if _moves(gradient):
         factors = -gradient.flatten()
-        yield Term("categorical cross-entropy", node, node.inputs[1], factors[factors != 0], None, gradient.numel())
+        yield Term(
+            "categorical cross-entropy", node, node.inputs[1], factors[factors != 0], None, gradient.numel(),
+            where=[_or_nan(-gradient)],
+        )  # fmt: skip
 
 
 def _is_logarithm(node: Node) -> bool:
@@ -428,7 +439,23 @@ def _differences(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
         used = gradient != 0
         masked = float((~used & ((error != 0) | _put_to_zero(tail, node))).double().mean())
         compared = error[used] if masked else error  # an error of zero has no gradient, and is one
-        yield Term(kind, node, target, factors, compared.flatten(), compared.numel(), masked=masked)
+        yield Term(
+            kind, node, target, factors, compared.flatten(), compared.numel(), masked=masked,
+            where=_placed(factors, used & (error != 0)),
+        )  # fmt: skip
+
+
+def _or_nan(factors: Tensor) -> Tensor:
+    return torch.where(factors != 0, factors, torch.nan)
+
+
+def _placed(factors: Tensor, used: Tensor) -> list[Tensor]:
+    """Factors where their errors are; none if they are of something else, as of whole rows."""
+    if factors.numel() != int(used.sum()):
+        return []
+    where = torch.full(used.shape, torch.nan, dtype=factors.dtype)
+    where[used] = factors
+    return [where]
 
 
 def _put_to_zero(tail: Tail, node: Node) -> Tensor:
