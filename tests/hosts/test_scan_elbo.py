@@ -285,6 +285,24 @@ def test_other_terms_are_named_and_not_counted(capsys: pytest.CaptureFixture[str
 FROZEN = nn.Sequential(nn.Linear(D, 6), nn.ReLU(), nn.Linear(6, 5)).requires_grad_(False)
 
 
+CRITIC = nn.Linear(D, 1).requires_grad_(False)
+BESIDE: dict[str, Loss] = {
+    "a critic's": lambda x, y, m, v, z: MSE(y, x) + kl(m, v).sum() - 0.5 * CRITIC(y).mean(),
+    "windows'": lambda x, y, m, v, z: MSE(y, x) + kl(m, v).sum() - (windows(x) * windows(y)).mean(),
+}
+
+
+def windows(x: Tensor) -> Tensor:
+    return F.avg_pool1d(x[:, None], 3)
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_another_term_of_the_reconstruction_is_named_on_the_line_of_the_error_and_the_kl_too(name: str) -> None:
+    elbo = scanned(BESIDE[name]).elbo
+    assert elbo.sigma == pytest.approx(math.sqrt(0.5))
+    assert any(note.startswith("other terms of the loss, not counted:") for note in elbo.notes)
+
+
 def test_features_of_the_data_are_other_terms_and_alone_no_likelihood() -> None:
     def beside(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
         perceptual = F.mse_loss(FROZEN(y), FROZEN(x), reduction="sum")

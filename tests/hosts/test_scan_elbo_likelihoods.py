@@ -318,3 +318,48 @@ def test_errors_that_a_mask_has_put_to_zero_are_none_of_the_reconstructions(pair
     counted = torch.ones_like(seen) if paired in WHOLE else seen
     assert (elbo.place is not None and elbo.place.masked > 0) == (paired not in WHOLE)
     assert elbo.optimal_sigma == pytest.approx(float((errors[0] ** 2).sum() / counted.sum()) ** 0.5, rel=1e-4)
+
+
+class Autoencoder(nn.Module):
+    """Latent diffusion's first stage: an error and that of frozen features over one learned variance."""
+
+    def __init__(self, power: int, weight: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.power, self.weight = power, weight
+        self.encoder, self.decoder, self.log_variance = (
+            nn.Linear(12, 8),
+            nn.Linear(4, 12),
+            nn.Parameter(torch.zeros(())),
+        )
+        self.features = nn.Sequential(nn.Linear(12, 6), nn.Sequential(nn.ReLU(), nn.Linear(6, 5))).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_variance = self.encoder(x).chunk(2, dim=1)
+        y = self.decoder(mean + (0.5 * log_variance).exp() * torch.randn_like(mean))
+        perceptual = torch.zeros(())
+        given, made = x, y
+        for layer in self.features:
+            given, made = layer(given), layer(made)
+            perceptual = perceptual + (given - made).square().mean(1, keepdim=True)
+        error = (x - y).abs() ** self.power + perceptual
+        nll = error / self.log_variance.exp() + self.log_variance
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
+        return (nll.sum() + self.weight * kl.sum()) / len(x)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_one_log_variance_of_an_error_and_of_features_is_a_likelihoods(power: int) -> None:
+    heads = scan(Autoencoder(power, 1.0), torch.rand(16, 12, generator=torch.Generator().manual_seed(0)))
+    assert {head.path: head.role for head in heads} == {"log_variance": "likelihood", "encoder": "posterior"}
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e-6])
+def test_a_small_kl_beside_one_log_variance_of_all_pixels_is_read(weight: float) -> None:
+    elbo = scan(Autoencoder(2, weight), torch.rand(16, 12, generator=torch.Generator().manual_seed(0))).elbo
+    assert elbo.beta == pytest.approx(weight / 2, rel=1e-4)  # e² / s + log s is −2 log p, but for a constant
+
+
+def test_an_absolute_error_over_a_learned_variance_is_no_gaussian_density() -> None:
+    elbo = scan(Autoencoder(1, 1.0), torch.rand(16, 12, generator=torch.Generator().manual_seed(0))).elbo
+    assert "is not known to be that of a Gaussian's σ" in elbo.reason

@@ -232,6 +232,24 @@ def test_the_draws_of_an_importance_weighted_bound_may_be_the_steps_of_a_loop() 
     assert elbo.beta == pytest.approx(1, rel=1e-4)
 
 
+class OneDrawTakesAll(ImportanceWeighted):
+    """The same bound with torch's Normals and a narrow Gaussian: the weights of all draws but one are 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_variance = self.encoder(x).chunk(2, 1)
+        posterior = Normal(mean, (0.5 * log_variance).exp())
+        z = posterior.rsample((5,))
+        error = ((x - self.decoder(z)) ** 2).sum(-1) / (2 * 0.01**2)
+        weight = Normal(0.0, 1.0).log_prob(z).sum(-1) - posterior.log_prob(z).sum(-1) - error
+        return -torch.logsumexp(weight, 0).mean()
+
+
+def test_an_importance_weighted_bound_of_one_draw_that_takes_all_is_not_said_to_reward_its_kl() -> None:
+    elbo = scan(OneDrawTakesAll(1.0), torch.randn(16, 8, generator=torch.Generator().manual_seed(0))).elbo
+    assert "as an importance-weighted bound where the others' weights are 0 on this batch" in elbo.reason
+    assert elbo.kl_factor == pytest.approx(1 / 16)
+
+
 class WeightedSteps(ImportanceWeighted):
     """An output that is refined in three steps, each compared with the data, the later ones more."""
 

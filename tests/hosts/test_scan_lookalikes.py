@@ -135,3 +135,24 @@ def test_a_prior_whose_kl_shows_one_step_is_the_prior_at_every_step() -> None:
         ("prior", "2:4", "prior"),
         ("posterior", "2:4", "posterior"),
     }
+
+
+class CriticOfCodes(nn.Module):
+    """A KL and a critic's log(1 + exp(-v)), which far from zero is nearly -log σ² + σ² of σ² = exp(v)."""
+
+    def __init__(self, latents: int) -> None:
+        super().__init__()
+        self.enc, self.dec, self.critic = nn.Linear(6, 2 * latents), nn.Linear(latents, 6), nn.Linear(latents, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var = self.enc(x).chunk(2, -1)
+        z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(1).mean()
+        loss = (self.dec(z) - x).square().sum(1).mean() + kl
+        return loss + mean.shape[1] / 2 * F.softplus(-self.critic(z)).mean()
+
+
+@pytest.mark.parametrize("latents", [2, 4])
+def test_a_critic_of_codes_is_no_head_whatever_its_weight(latents: int) -> None:
+    torch.manual_seed(0)
+    assert [head.path for head in scan(CriticOfCodes(latents), torch.randn(8, 6))] == ["enc"]

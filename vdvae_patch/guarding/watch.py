@@ -115,7 +115,8 @@ def guard(
         max_batch_mib: a larger batch is not recorded.
         every: how often the tracker is called, in steps.
         out: a folder for `skips.jsonl` and recorded skips; without it nothing is written.
-        tracker: called with `step, loss, grad_norm, clip, skipped` as numbers; one that raises is not called again.
+        tracker: called with `step, loss, grad_norm, clip, skipped` as numbers; one that raises is not called again. Of
+            several ranks the loss is each rank's own, and the norm that of all.
         file: where a skip is told of, standard error if left out.
 
     Returns:

@@ -17,6 +17,7 @@ from torch import Tensor
 from vdvae_patch.objectives.implied import CALIBRATED, consequence
 from vdvae_patch.pixel_grid import PixelGrid
 from vdvae_patch.scanning.arithmetic.diagonals import as_it_ran
+from vdvae_patch.scanning.arithmetic.expression import Spot, settle
 from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.bound.coupled import couples_rows
 from vdvae_patch.scanning.bound.data_range import DataRange
@@ -42,7 +43,7 @@ from vdvae_patch.scanning.bound.reconstruction import (
 from vdvae_patch.scanning.bound.repetitions import by_draws, draws_of, takes_some
 from vdvae_patch.scanning.bound.replay import Changes, NoReplayError, Tail, TaughtTail
 from vdvae_patch.scanning.bound.rows import is_of_values, without_rows
-from vdvae_patch.scanning.bound.targets import data_of, is_of_features, rows_of
+from vdvae_patch.scanning.bound.targets import data_of, is_behind_a_network, is_of_features, rows_of
 from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace, median_of, place_of, written
 from vdvae_patch.scanning.evidence.reading import Readings
 from vdvae_patch.trace import short
@@ -51,7 +52,9 @@ OTHERS = "other terms of the loss, not counted"
 """What a note begins with that names them."""
 SHARED = "the KL is of parameters that all rows of the data share, as weights are, and counts once for all in the bound"
 _NO_FACTOR = 1e-6
-"""Of the largest factor: what is left of none by rounding is 1e-14 of it."""
+"""Of the largest factor on a KL: another that is smaller is none."""
+_ROUNDING = 1e-13
+"""Of the largest factor, be it that of one σ of all pixels: what is left of none by rounding is 1e-14 of it."""
 _GREY = (
     "the data have grey values: beside a Bernoulli the loss is the bound of pixels that are drawn as 0 or 1 with these "
     "probabilities, and not of the grey values themselves"
@@ -337,7 +340,7 @@ def _with_learned_sigma(
 ) -> tuple[Term, int, LogSigmaFactor | None]:
     """A squared error that is divided by a learned σ², as the Gaussian density that it is, how many comparisons, steps
     of a loop, have that σ, whose factors it has together, and that σ's; None if none is learned."""
-    if term.errors is None:
+    if term.errors is None or term.kind == "absolute error":  # the scale of a Laplace stands there in another power
         return term, 1, None
     before = tail.adjoints([term.node])[term.node.id]
     held = {term.node.id: lambda value: tail.base[term.node.id]}  # only its weight may change
@@ -361,6 +364,8 @@ def _with_learned_sigma(
         after = tail.adjoints([term.node], {**changes, **held})[term.node.id]
         if not torch.allclose(before, after, rtol=1e-6, atol=0):
             kept = -factor.factors
+            if float(kept.sum()) * float(term.factors.sum()) < 0:
+                continue  # a posterior's: draws are weighed by its density, as in an importance-weighted bound
             # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
             note = term.note
             all_held = {node.id: partial(_as_it_was, tail.base[node.id]) for node in steps}
@@ -481,10 +486,12 @@ def _kl(
         ]
     unknown = [factor for factor in factors if not len(factor.factors)]
     largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)
+    of_kls = max((float((sign * f.factors).max()) for f in factors if len(f.factors)), default=0.0)
     # rounding leaves some elements of what has none: of a prior's σ that the KL has as a ratio alone
-    some = [f.factors for f in factors if not largest or _of_those_with_any(f.factors.abs()) > _NO_FACTOR * largest]
+    least = max(_NO_FACTOR * of_kls, _ROUNDING * largest)
+    some = [f.factors for f in factors if not largest or _of_those_with_any(f.factors.abs()) > least]
     found = sign * torch.cat(some) if some else torch.zeros(0)
-    found = found[found > _NO_FACTOR * max(1e-6, float(found.abs().max()) if len(found) else 0.0)]
+    found = found[found > max(_NO_FACTOR**2, least)]
     if not len(found):
         drawn = {reading.raw.key for reading in readings.found if reading.evidence in ("noise", "q")}
         rewarded = [f for f in factors if f.reading.raw.key in drawn and sign * _of_those_with_any(f.factors) < 0]
@@ -523,7 +530,8 @@ def _kl(
 
 
 def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]) -> list[str]:
-    """Terms of the loss that are neither the reconstruction nor on a line with the KL."""
+    """Terms of the loss that are neither the reconstruction nor the KL: what stands on a line with one of them is taken
+    for a part of it, unless a network has made it of the reconstruction."""
     known = {term.node.id for term in terms} | {factor.reading.raw.node.id for factor in factors}
     means = [mean.node.id for f in factors if f.reading.term is not None for mean in f.reading.term.means]
     reached = known | set(means)
@@ -537,10 +545,16 @@ def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]
     for node in reversed(tail.order):
         if node.id in before:
             before.update(n.id for n in node.inputs)
+    compared = [(node, target) for term in terms for node, target in term.steps]
+    outputs = {
+        settle(Spot(n)).node.id for node, target in compared for n in node.inputs if n.params and n is not target
+    }
     found: dict[str, None] = {}
     for node in frontier:
         frame = node.host_frame()
-        if node.id in reached or node.id in before or frame is None or (frame.code, frame.line) in lines:
+        if node.id in reached or node.id in before or frame is None:
+            continue
+        if (frame.code, frame.line) in lines and not is_behind_a_network(node, outputs):
             continue
         found[f"{_place(frame)} ({node.op})"] = None
     return [f"{OTHERS}: {', '.join(found)}"] if found else []

@@ -94,3 +94,21 @@ def is_of_features(target: Node, read: Collection[int]) -> bool:
                 seen.add(source.id)
                 todo.append(source)
     return False
+
+
+def is_behind_a_network(node: Node, outputs: Collection[int]) -> bool:
+    """Whether a value is what a network makes of one of some outputs, as a critic or a perceptual loss does, and no
+    further part of the comparison that reads it."""
+    todo, seen = [(node, False)], set[tuple[int, bool]]()
+    while todo:
+        current, passed = todo.pop()
+        if current.id in outputs:
+            if passed:
+                return True
+            continue
+        passed = passed or current.op in _NETWORKS or "pool" in current.op  # a window's means, of which SSIM is made
+        for source in current.inputs:
+            if (source.id, passed) not in seen:
+                seen.add((source.id, passed))
+                todo.append((source, passed))
+    return False

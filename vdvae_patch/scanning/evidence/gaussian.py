@@ -764,6 +764,8 @@ def _q_distance(sigma: Tensor, *, rest: Tensor, curvature: float, cancelled: lis
     if spread >= _MOST_CANCELLED * share:
         cancelled.append(share / spread)
         return math.inf
+    if flat == _FLAT_FAR_AWAY and abs(float(fit[2])) * float((sigma * sigma).max()) < _LEAST_FAR_AWAY * share:
+        return math.inf
     return float((design @ fit - rest).abs().max()) / spread
 
 
@@ -775,3 +777,6 @@ _FLAT_SIGMA = 1e-9
 _FLAT_FAR_AWAY = 0.1
 """Far from zero a softplus is flat, and a part of its KL, `exp(s) + m² - 1` without its `- s`, is as straight a line
 there as another σ's whole KL: what is fitted says nothing of σ."""
+_LEAST_FAR_AWAY = 0.01
+"""Of the part of log σ, what σ² has at least far from zero: of a narrow prior 0.3 or more where it is looked at first.
+A critic's log(1 + exp(v)) - v is -log σ² + σ² there, but for its next power."""

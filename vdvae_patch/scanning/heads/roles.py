@@ -381,8 +381,21 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     whole = Expression(Spot(term.total), through_sums=True)
     if _has_noise(whole) and not any(_is_data(leaf.node) for leaf in whole.leaves.values()):
         return "prior"  # of a draw that a flow without layers has moved
+    if _is_of_features(graph, term):
+        return "likelihood"
     networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"
+
+
+def _is_of_features(graph: Graph, term: GaussianTerm) -> bool:
+    """Whether a density compares what the same layers make of data and of what a draw was decoded to, be it layer by
+    layer: a perceptual error."""
+    noisy: dict[str, list[bool]] = {}
+    for mean in term.means:
+        if mean.node.params and mean.node.data:
+            noisy.setdefault(emission_of(graph, mean).path, []).append(bool(mean.node.noise))
+    features = {path: found for path, found in noisy.items() if sorted(found) == [False, True]}
+    return bool(features) and "" not in features and all(path in features or all(noisy[path]) for path in noisy)
 
 
 def _is_of_path_of_own_draw(graph: Graph, readings: Readings, reading: Reading) -> bool:
