@@ -16,13 +16,17 @@ from process_trees import finished
 
 THINNED = frozenset(
     {
+        "tests/e2e/test_forged_run.py::test_a_run_is_not_resumed_from_contents_that_no_run_writes",
+        "tests/guarding/test_deferred.py::test_the_outcome_is_that_of_a_read",
         "tests/guarding/test_gradients_by_hand.py::test_the_head_and_its_line_are_named",
         "tests/guarding/test_guard_on_ranks.py::test_all_ranks_decide_together",
         "tests/guarding/test_guard_on_ranks.py::test_the_share_of_a_rank_is_done_again",
+        "tests/guarding/test_raised.py::test_an_error_of_a_loss_beside_the_model_is_explained",
         "tests/hosts/test_cross_entropy_by_stabilize.py::test_it_trains_and_is_taken_back_bit_for_bit",
         "tests/hosts/test_cross_entropy_by_stabilize.py::test_the_loss_becomes_the_bound_with_the_mean_that_the_host_computes",
         "tests/hosts/test_decoder_by_stabilize.py::test_the_loss_becomes_the_bound_with_the_optimal_sigma_for_any_number_of_rows",
         "tests/hosts/test_decoder_by_stabilize.py::test_three_steps_have_a_finite_loss_and_finite_gradients",
+        "tests/hosts/test_normals_that_carry_log_sigma.py::test_the_kls_gradient_is_that_of_log_sigma_wherever_sigma_is_rounded",
         "tests/hosts/test_scan_relative_kl.py::test_stabilize_cures_them_and_keeps_the_loss",
         "tests/hosts/test_scan_stabilize.py::test_a_learned_prior_is_cured_and_the_loss_stays_where_it_was",
         "tests/hosts/test_scan_stabilize.py::test_a_learned_prior_may_be_made_constant_and_is_verified_beside_its_posterior",

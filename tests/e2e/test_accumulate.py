@@ -82,6 +82,7 @@ def test_one_bad_image_of_any_part_skips_the_whole_update_once(bad: int) -> None
     assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_is_resumed_and_its_skips_are_done_again_bit_for_bit(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     config = tiny(tmp_path / "whole", steps=6, batch_size=4, accumulate=2, checkpoint_every=3)

@@ -70,7 +70,7 @@ OTHERS = ["softplus", "softclamp", "bounded(0.01,1)", "downbounded(0.01)"]
 """Scales that no paper trains a posterior with."""
 
 
-@pytest.mark.parametrize("host", ["conv_vae", "mlp_vae"])
+@pytest.mark.parametrize("host", [pytest.param("conv_vae", marks=pytest.mark.slow), "mlp_vae"])
 def test_nor_has_any_other_scale(host: str) -> None:
     vanilla, *others = counts.count(parse_train([f"--host={host}"]), ["vanilla", *OTHERS])
     assert len(others) == len(OTHERS)
