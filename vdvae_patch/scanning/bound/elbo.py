@@ -22,7 +22,7 @@ from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.bound.coupled import couples_rows
 from vdvae_patch.scanning.bound.data_range import DataRange
 from vdvae_patch.scanning.bound.instead import written_instead
-from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors, part_of, taught_share
+from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors, taught_share
 from vdvae_patch.scanning.bound.kl_of_what import (
     DIFFER,
     not_followed,
@@ -32,6 +32,7 @@ from vdvae_patch.scanning.bound.kl_of_what import (
     second_in_a_kl,
     why_no_kl,
 )
+from vdvae_patch.scanning.bound.learned_sigma import with_learned_sigma
 from vdvae_patch.scanning.bound.loss_size import size_of
 from vdvae_patch.scanning.bound.reconstruction import (
     Term,
@@ -41,8 +42,8 @@ from vdvae_patch.scanning.bound.reconstruction import (
     unknown_comparison,
 )
 from vdvae_patch.scanning.bound.repetitions import by_draws, draws_of, takes_some
-from vdvae_patch.scanning.bound.replay import Changes, NoReplayError, Tail, TaughtTail
-from vdvae_patch.scanning.bound.rows import is_of_values, without_rows
+from vdvae_patch.scanning.bound.replay import NoReplayError, Tail, TaughtTail
+from vdvae_patch.scanning.bound.rows import without_rows
 from vdvae_patch.scanning.bound.targets import data_of, is_behind_a_network, is_of_features, rows_of
 from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace, median_of, place_of, written
 from vdvae_patch.scanning.evidence.reading import Readings
@@ -58,10 +59,6 @@ _ROUNDING = 1e-13
 _GREY = (
     "the data have grey values: beside a Bernoulli the loss is the bound of pixels that are drawn as 0 or 1 with these "
     "probabilities, and not of the grey values themselves"
-)
-_UNEVEN = (
-    "the factors on the density differ between elements, and not as those on the KL do: their mean is taken, and how "
-    "often the KL counts is not the same everywhere"
 )
 _SMOOTH = (
     "its threshold is a scale: beside errors that are far below it the KL counts too much, as beside a squared error"
@@ -187,7 +184,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         )
     if chosen is None:
         return LossElbo(notes[0])
-    chosen, of_one_sigma, of_sigma = _with_learned_sigma(tail, chosen, factors)
+    chosen, of_one_sigma, of_sigma = with_learned_sigma(tail, chosen, factors)
     if chosen.kind in ("squared error", "absolute error") and learned_weight(tail, chosen) is not None:
         return LossElbo(
             f"the {_named(chosen)} is multiplied by something that is learned, or made of errors, and how that stands "
@@ -333,121 +330,6 @@ def _named(term: Term) -> str:
 
 def _place(frame: Frame) -> str:
     return f"{short(frame.code.co_filename)}:{frame.line}"
-
-
-def _with_learned_sigma(
-    tail: Tail, term: Term, factors: Sequence[LogSigmaFactor]
-) -> tuple[Term, int, LogSigmaFactor | None]:
-    """A squared error that is divided by a learned σ², as the Gaussian density that it is, how many comparisons, steps
-    of a loop, have that σ, whose factors it has together, and that σ's; None if none is learned."""
-    if term.errors is None or term.kind == "absolute error":  # the scale of a Laplace stands there in another power
-        return term, 1, None
-    before = tail.adjoints([term.node])[term.node.id]
-    held = {term.node.id: lambda value: tail.base[term.node.id]}  # only its weight may change
-    raws = [f.reading.raw.node for f in factors if bool(f.factors.any())]
-    # most have no part in it: all are moved at once, each by a distance of its own, so that a ratio of two changes, too
-    together = {
-        raw.id: partial(torch.add, other=0.25 + 0.25 * (place * math.sqrt(2) % 1)) for place, raw in enumerate(raws)
-    }
-    together.pop(term.node.id, None)
-    if torch.allclose(before, tail.adjoints([term.node], {**together, **held})[term.node.id], rtol=1e-6, atol=0):
-        return term, 1, None
-    steps = list({node.id: node for node, _ in term.steps}.values())
-    of_steps = tail.adjoints(steps)
-    for factor in factors:
-        raw = factor.reading.raw.node
-        if raw.id == term.node.id or not bool(factor.factors.any()):
-            continue
-        changes = _moves_sigma(tail, factor)
-        if factor.reading.evidence == "q":  # of a density whose variance is a sum, the posterior's has a KL's factor
-            continue
-        after = tail.adjoints([term.node], {**changes, **held})[term.node.id]
-        if not torch.allclose(before, after, rtol=1e-6, atol=0):
-            kept = -factor.factors
-            if float(kept.sum()) * float(term.factors.sum()) < 0:
-                continue  # a posterior's: draws are weighed by its density, as in an importance-weighted bound
-            # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
-            note = term.note
-            all_held = {node.id: partial(_as_it_was, tail.base[node.id]) for node in steps}
-
-            def of(sigma: LogSigmaFactor, all_held: Changes = all_held) -> list[Tensor]:
-                """The gradients of the steps that have that σ."""
-                moved = tail.adjoints(steps, {**_moves_sigma(tail, sigma), **all_held})
-                return [g for n, g in of_steps.items() if not torch.allclose(g, moved[n], rtol=1e-6, atol=0)]
-
-            own = of(factor)
-            same = max(1, len(own))
-            if factor.count != term.at_node:
-                used = kept[kept != 0]  # others are masked
-                uneven = len(used) and float(used.max() - used.min()) > DIFFER * abs(float(used.mean()))
-                if uneven and not is_of_values(tail, term, factor):
-                    note = _UNEVEN
-                # of more σ than values each value has its own, and a mean over a sample would be of masked ones, too
-                alone = factor.count > term.at_node and len(used) and not uneven
-                values = _count(own, term) / same or term.at_node
-                kept = used.mean()[None] if alone else kept.mean()[None] * factor.count / values
-            siblings = _in_other_steps(factor, factors)
-            # a look at each takes the time of a pass
-            alike = _are_alike(factor, siblings) and same * (1 + len(siblings)) >= len(steps)
-            known = [] if alike else [(other, gradients) for other in siblings if (gradients := of(other))]
-            others = [same * _by_value(other, _count(gradients, term)) for other, gradients in known]
-            if any(_differs(other, kept) for other in others):
-                kept = torch.cat([kept, *others])
-            read = same + sum(len(gradients) for _, gradients in known)
-            if not alike and read < len(steps) and not note:
-                note = f"of the {len(steps)} comparisons in a loop the factors of {read} alone were read, and are taken"
-            return replace(term, kind="Gaussian density", factors=kept, note=note), same, factor
-    return term, 1, None
-
-
-def _count(gradients: Sequence[Tensor], term: Term) -> int:
-    """How many values these steps compare: all, or those that are not masked."""
-    return sum(int((g != 0).sum()) if term.masked else g.numel() for g in gradients)
-
-
-def _by_value(factor: LogSigmaFactor, values: int) -> Tensor:
-    """The factors on the values that have that σ, of which it has the sum."""
-    used = -factor.factors[factor.factors != 0]
-    return used * (-float(factor.factors.mean()) * factor.count / values / float(used.mean()))
-
-
-def _in_other_steps(factor: LogSigmaFactor, factors: Sequence[LogSigmaFactor]) -> list[LogSigmaFactor]:
-    """Those of the same lines, or of the same value."""
-    own = factor.reading.raw.node
-    return [
-        f
-        for f in factors
-        if f is not factor and f.reading.evidence != "q" and bool(f.factors.any())
-        if f.reading.raw.node is own or f.reading.raw.node.frames == own.frames
-    ]
-
-
-def _are_alike(factor: LogSigmaFactor, others: Sequence[LogSigmaFactor]) -> bool:
-    return all(f.count == factor.count and not _differs(f.factors, factor.factors) for f in others)
-
-
-def _differs(factors: Tensor, usual: Tensor) -> bool:
-    """Whether any is another than those are in the mean, of those that are not masked."""
-    middle = usual[usual != 0].mean()
-    return bool(((factors[factors != 0] - middle).abs() > DIFFER * middle.abs()).any())
-
-
-def _moves_sigma(tail: Tail, factor: LogSigmaFactor) -> Changes:
-    """A change of that σ alone: a value may hold others beside it, as of columns whose densities are written one by
-    one."""
-    raw = factor.reading.raw
-    return {raw.node.id: partial(_raised, where=part_of(tail.base[raw.node.id], raw))}
-
-
-def _raised(value: Tensor, where: Tensor | None) -> Tensor:
-    """A value, larger at some places, flat; at all where it is not known which."""
-    if where is None:
-        return value + 0.25
-    return value.flatten().index_add(0, where, torch.full(where.shape, 0.25, dtype=value.dtype)).view(value.shape)
-
-
-def _as_it_was(before: Tensor, value: Tensor) -> Tensor:
-    return before
 
 
 def _split(factors: Sequence[LogSigmaFactor], sign: float) -> tuple[list[LogSigmaFactor], list[LogSigmaFactor]]:
