@@ -91,6 +91,8 @@ def test_where_a_helper_makes_both_scales_stabilize_gives_one_and_says_so() -> N
         SharedScaleError, match=r'Helper.stats line \d+ computes two heads.* posterior="explin", prior='
     ):
         patch(model, "explin/constant", heads=scan(model, X), paper=True)
+    with pytest.raises(SharedScaleError, match=r"\(upbounded and constant\)"):
+        patch(model, "upbounded/constant", heads=scan(model, X), paper=True)
     with pytest.raises(SharedScaleError):
         stabilize(model, X, prior="constant", file=out)
     with stabilize(model, X, file=out) as handle:

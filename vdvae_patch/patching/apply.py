@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -328,10 +328,10 @@ def patch(
     )
     following = _following(chosen)
     if verifying and following != chosen:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), suppress(SharedScaleError):  # below, it names the scales that were asked for
             warnings.simplefilter("ignore", UserWarning)  # they are of scales that nobody asked for
             _apply(model, _fitted(found, following, raw, keep), following, arithmetic, scans, verifying)
-        unpatch(model)
+            unpatch(model)
     fitting = _fitted(found, chosen, raw, keep)
     record, outcomes = _apply(model, fitting, chosen, arithmetic, scans, verifying, placements=placements)
     before, after = _both(verifying, outcomes)
