@@ -762,7 +762,11 @@ def test_a_host_that_bounds_sigma_is_told_if_the_scale_does_not() -> None:
     convention = conventions.get("softplus(floor=0.01)")
     head = Head("enc", "posterior", convention=convention)
     (line,) = floors.lost([(head, scales.get("explin"))], stable=False)
-    assert "the host keeps σ at 0.01 or above, explin does not" in line
+    assert "the host keeps σ at 0.01 or above, explin does not, and what computes it there stays" in line
+    (found,) = scan(Private(), X)
+    (other,) = floors.lost([(found, scales.get("explin"))], stable=False)
+    assert "what computes it there stays" not in other
+    assert "if the host takes log σ or 1/σ² itself" in other
     assert not list(floors.lost([(head, scales.get("downbounded(0.01)")), (head, None)], stable=False))
     assert not list(floors.lost([(Head("enc", "posterior"), scales.get("explin"))], stable=False))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -435,3 +436,29 @@ def test_a_property_of_an_object_that_is_no_module_is_patched_where_the_model_re
     assert WeightLaw.sigma is host
     assert torch.equal(model.law.sigma, torch.log1p(torch.exp(model.raw)))
     handle.unpatch()
+
+
+def _density(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    return 0.5 * (math.log(2 * math.pi) + log_var + (x - mean) ** 2 / log_var.exp()).sum(-1)
+
+
+def test_a_constant_before_a_learned_log_variance_is_not_taken_for_it() -> None:
+    torch.manual_seed(0)
+    noise = nn.ParameterDict({"log_var": nn.Parameter(torch.linspace(-1, 1, 4))})
+    nets = nn.ModuleDict({"enc": nn.Linear(4, 6), "dec": nn.Linear(3, 4), "noise": noise})
+
+    def call(nets: nn.ModuleDict, x: Tensor) -> Tensor:
+        mean, log_var = nets["enc"](x).chunk(2, -1)
+        z = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(-1)
+        return (_density(x, nets["dec"](z), nets["noise"]["log_var"]) + kl).mean()
+
+    x = torch.randn(16, 4)
+    handle = patch(nets, "vanilla/vanilla/bounded(0.05, 2)", heads=scan(nets, x, call=call), paper=True)
+    torch.manual_seed(3)
+    got = handle.loss(nets, x)  # type: ignore[misc]
+    handle.unpatch()
+    sigma = 0.05 + 1.95 * torch.sigmoid(noise["log_var"].detach())
+    noise["log_var"].data = 2 * sigma.log()
+    torch.manual_seed(3)
+    assert float(got) == pytest.approx(float(call(nets, x)), rel=1e-5)

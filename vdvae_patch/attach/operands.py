@@ -101,6 +101,9 @@ class Operands:
             return True
         if isinstance(node, ast.UnaryOp):
             return self._is_constant(node.operand)
+        if isinstance(node, ast.BinOp):  # 2 * math.pi; of what `self` holds a product may be the raw parameter
+            own = any(isinstance(n, ast.Name) and n.id in self.selves for n in ast.walk(node))
+            return not own and self._is_constant(node.left) and self._is_constant(node.right)
         if isinstance(node, ast.Call) and self._is_builtin(node.func):
             return all(map(self._is_constant, (*node.args, *(k.value for k in node.keywords))))  # torch.tensor(5.0)
         name = root(node)

@@ -31,7 +31,13 @@ def lost(heads: Iterable[tuple[Head, Scale | None]], stable: bool) -> Iterator[s
         if scale is None or (stable and (head.calls or head.rebindings or _is_in_distributions(head))):
             continue
         floor, new = least(head.convention), float(scale.sigma(_GRID).min())
-        if floor and new < 0.999 * floor:
+        if floor and new < 0.999 * floor and not (head.sites or head.calls or head.rebindings):
+            yield (  # put at the module's output, of which the host's own arithmetic goes on to make no less
+                f"head {head}: the host keeps σ at {floor:.3g} or above, {scale} does not, and what computes it there "
+                f"stays: where {scale} gives less, σ is {floor:.3g}, and its raw value has no gradient. "
+                f"downbounded({floor:.3g}), or bounded from {floor:.3g} on, stays above; or patch what `scan` finds"
+            )
+        elif floor and new < 0.999 * floor:
             yield (
                 f"head {head}: the host keeps σ at {floor:.3g} or above, {scale} does not; if the host takes log σ or "
                 f"1/σ² itself, a σ that rounds to zero makes them infinite. downbounded({floor:.3g}), or bounded from "

@@ -407,7 +407,8 @@ def _kl(
     of_kl = [f for f in of_kl if f.reading.raw.key not in joined or bool((f.factors != 0).any())]
     none = sum(int((factor.factors == 0).sum()) for factor in of_kl)
     if none:
-        notes.append(f"{none / (none + len(found)):.0%} of the latents' elements have no KL here: masked, or free bits")
+        share = none / (none + len(found))  # of those whose factor could be read
+        notes.append(f"about {share:.0%} of the latents' elements have no KL here: masked, or free bits")
     return found, notes
 
 
