@@ -1375,4 +1375,38 @@ FAULTS: list[Fault] = [
         "tests/unit/test_data_looks.py",
         ("if is_transparent(path)]", "if False]"),
     ),
+    *_group(
+        "scanning/bound/rows.py",
+        "tests/hosts/test_scan_elbo_of_weighted_rows.py",
+        ("if plain is not None and len(others) == len(posteriors):", "if False:"),
+        ('return replace(term, factors=term.factors / mean, note="")', "return term"),
+        ("mean = float(along.expand_as(factors)[factors.isfinite()].mean())", "mean = float(along.nanmean())"),
+        (
+            "counts = factors.movedim(place, 0).flatten(1).isfinite().sum(1).double()",
+            "counts = torch.ones(factors.shape[place])",
+        ),
+        ("if own is not None and not _uneven(own[own.isfinite()]):", "if own is not None:"),
+    ),
+    *_group(
+        "scanning/bound/learned_sigma.py",
+        "tests/hosts/test_scan_elbo_in_loops.py",
+        ("if any(_differs(other, kept) for other in others):", "if False:"),
+        ("values = _count(own, term) / together or term.at_node", "values = term.at_node"),
+        ("where=part_of(tail.base[raw.node.id], raw)", "where=None"),
+    ),
+    *_group(
+        "scanning/bound/learned_sigma.py",
+        "tests/hosts/test_scan_elbo_of_several_codes.py",
+        ("if -float(factor.factors.sum()) * float(term.factors.sum()) < 0:", "if False:"),
+    ),
+    *_group(
+        "attach/operands.py",
+        "tests/hosts/test_scan_outside.py",
+        ("return not own and self._is_constant(node.left) and self._is_constant(node.right)", "return False"),
+    ),
+    *_group(
+        "patching/floors.py",
+        "tests/hosts/test_attach_source.py",
+        ("and not (head.sites or head.calls or head.rebindings):", "and False:"),
+    ),
 ]
