@@ -192,7 +192,8 @@ class Again:
             return loss
 
         how = "call(model, ...)" if self._call is not None else "the model's own loss"
-        return Share(index, compute, how, value, one.autocast, used=index)
+        beside = () if self._call is None else (self._call,)
+        return Share(index, compute, how, value, one.autocast, values=beside, used=index)
 
     def _run(self, one: Pass) -> Any:
         if self._call is not None:

@@ -22,11 +22,11 @@ import inspect
 import linecache
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vdvae_patch.errors import PatchError
@@ -136,9 +136,9 @@ class Lines:
         self.values = [value for name, value in backward.variables.items() if name in read] + [
             value
             for name, value in backward.module_variables.items()
-            if name in read and name not in backward.variables and isinstance(value, nn.Module)
+            if name in read and name not in backward.variables and not isinstance(value, type | ModuleType)
         ]
-        """What the lines can change: the variables that they read, and models of the file."""
+        """What the lines can change: the variables that they read, those of the file, too."""
         _refuse_iterators(chosen, self._variables, f"lines {self.first} to {self.last} of {shown(self.file)}")
         given_by = chosen if backward.of_error else chosen[-1:]  # the last may be what refuses, as an assertion
         self._results = sorted({name for statement in given_by for name in _written(statement)})

@@ -90,7 +90,7 @@ def recorded(
         returned(module, None, output)
 
     known = {id(module) for module in model.modules()}
-    with _apart(model, recorder, recorder), outputs_observed(emitted):
+    with _apart(model, recorder, recorder, call), outputs_observed(emitted):
         hook = register_module_forward_hook(returned)
         try:
             with nullcontext() if tracer is None else tracer.modules():
@@ -160,14 +160,14 @@ def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
         Exception: whatever the call raises.
     """
     undoing = Undoing()
-    with _apart(model, undoing, None):
+    with _apart(model, undoing, None, call):
         return run_watched(undoing, *_called(model, inputs, call))
 
 
 @contextmanager
-def _apart(model: nn.Module, undoing: Undoing, recorder: Recorder | None) -> Iterator[None]:
+def _apart(model: nn.Module, undoing: Undoing, recorder: Recorder | None, call: Call | None) -> Iterator[None]:
     """Whatever runs inside leaves no trace on the model, and is run as it is written."""
-    with without_logging(model), _eager(), Untouched(model, undoing), normals_watched(recorder):
+    with without_logging(model), _eager(), Untouched(model, undoing, call), normals_watched(recorder):
         yield
 
 

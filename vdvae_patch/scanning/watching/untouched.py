@@ -9,6 +9,7 @@
 | buffers | copied beforehand: batch normalization writes to them unseen |
 | gradients | taken off, and put back |
 | training flags, attributes of the host's modules, lists and counters in these | by reference, containers by content |
+| what the call reads and writes beside the model: its object, its globals | the same (`beside`) |
 | random numbers of torch | never drawn from the global generators, see `draws` |
 | random numbers of Python and NumPy | put back, unless other threads may have drawn them |
 
@@ -35,6 +36,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from vdvae_patch.attach.graft import TABLE
 from vdvae_patch.errors import PatchError
 from vdvae_patch.outside.places import Registered, holders
+from vdvae_patch.scanning.watching.beside import bindings_of, objects_of
 from vdvae_patch.scanning.watching.inputs import slots_of, tensors_in
 
 
@@ -56,15 +58,17 @@ class Untouched:
             state.
     """
 
-    def __init__(self, model: nn.Module, watching: Watching) -> None:
+    def __init__(self, model: nn.Module, watching: Watching, call: Any = None) -> None:
         self._model = model
         self._watching = watching
+        self._call = call
 
     def __enter__(self) -> Untouched:
         model = self._model
         self._parts: list[Callable[[], None]] = [
             _modules(model), _flags(model), _attributes(model), _parameters(model), self._watching.put_back,
             _gradients(model), _buffers(model), _random_states(self._watching), _grad_mode(),
+            *_beside([] if self._call is None else [self._call]),
         ]  # fmt: skip
         self._no_step = register_optimizer_step_pre_hook(_refuse_in(threading.get_ident()))
         for p in model.parameters():
@@ -237,12 +241,11 @@ def _attributes(model: nn.Module) -> Callable[[], None]:
 
 def contents_kept(model: nn.Module, values: Iterable[Any]) -> Callable[[], None]:
     """What puts back the attributes of a model's modules, and what lies in some other values: attributes, lists,
-    counters, the states of generators. Of the model the tensors among these are copied, too: no recorder sees who
-    writes to them."""
+    counters, the states of generators; of functions what they read and write beside their arguments. Of the model the
+    tensors among these are copied, too: no recorder sees who writes to them."""
     of_model = _attributes(model)
     tensors = _tensors_outside(model)
-    seen: set[int] = set()
-    undo = [part for value in values for part in _of_value(value, seen, 0)]
+    undo = _beside(values)
 
     def put_back() -> None:
         for part in undo:
@@ -252,6 +255,13 @@ def contents_kept(model: nn.Module, values: Iterable[Any]) -> Callable[[], None]
             tensor.data.copy_(copy)  # unseen by autograd, as a buffer is
 
     return put_back
+
+
+def _beside(values: Iterable[Any]) -> list[Callable[[], None]]:
+    """What puts back what lies in some values, and what functions among them reach."""
+    given, seen = list(values), set[int]()
+    undo = [part for value in given for held in (value, *objects_of(value)) for part in _of_value(held, seen, 0)]
+    return undo + [part for value in given for part in bindings_of(value)]
 
 
 def _tensors_outside(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
