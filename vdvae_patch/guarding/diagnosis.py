@@ -26,12 +26,13 @@ from vdvae_patch.heads import Head, Role
 from vdvae_patch.outcome import Outcome, some
 from vdvae_patch.patching import PatchHandle, is_patched, patch, patch_record
 from vdvae_patch.patching.apply import lifted
+from vdvae_patch.patching.plan import exchanged_beside
 from vdvae_patch.patching.variant import Variant
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.watching.inputs import tensors_in
 from vdvae_patch.scanning.watching.outcome import from_outside
-from vdvae_patch.trace import OUTSIDE, Event, Tracer
+from vdvae_patch.trace import OUTSIDE, Event, Tracer, shown
 
 LIMIT = 1e6
 """A value above it explodes."""
@@ -301,13 +302,17 @@ class Diagnostician:
         """The step under a variant: finite if this share is, and all others whose loss was not."""
         bad = [one for one in again.shares if one.seen is not None and not math.isfinite(one.seen)]
         try:
-            with self._patched(heads, variant):
+            with self._patched(heads, variant) as handle:
+                if why := kept_beside(handle):
+                    return Tried(variant, None, why)
                 for one in (share, *(other for other in bad if other is not share)):
                     outcome = again.outcome(one)
                     if isinstance(outcome.raised, PatchError):
                         raise outcome.raised  # that says nothing of the scales
                     if not outcome.finite:
                         break
+                if not outcome.finite and patch_record(self.model).beside:
+                    return Tried(variant, None, OWN_NORMALS)
                 return Tried(variant, outcome)
         except (PatchError, InvalidValueError) as error:
             return Tried(variant, None, str(error))
@@ -343,6 +348,23 @@ class Diagnostician:
             yield handle
         finally:
             handle.unpatch()
+
+
+OWN_NORMALS = (
+    "the step is run by the loss as it is, in which Normals that are made beside the model, those of "
+    "torch.distributions, stay what they are; handle.loss of a patch exchanges them"
+)
+"""What is said of a patch whose record names places beside the model."""
+
+
+def kept_beside(handle: PatchHandle) -> str:
+    """Why the call as it is does not show a patch: the heads whose σ it computes beside the model; empty if it does."""
+    own = [h.head for h in exchanged_beside(handle.heads)]
+    if not own:
+        return ""
+    found = [f"{head.named} ({shown(head.found.file)}:{head.found.line})" for head in own if head.found]
+    named = some(tuple(found or (head.named for head in own)))
+    return f"σ of {named} is computed beside the model, which is exchanged in handle.loss of a patch alone, not here"
 
 
 def _first_to_blame(extremes: HeadExtremes) -> tuple[bool, float]:

@@ -39,7 +39,10 @@ def lines(diagnosis: Diagnosis) -> list[str]:
             text.append(_blamed(diagnosis))
         fallen = [t.variant for t in diagnosis.tried if not t.holds and t.outcome is not None]
         if diagnosis.holding or fallen:
-            text.append(telling.holding(diagnosis.holding, fallen))
+            missed = {t.variant: t.why_not for t in diagnosis.tried if t.outcome is None}
+            text.append(telling.holding(diagnosis.holding, fallen, all_tried=not missed))
+            if missed and not diagnosis.holding:
+                text.append(f"note: not tried: {', '.join(missed)}: {next(iter(missed.values()))}")
         elif diagnosis.tried:
             text.append(f"note: no other scale could be tried: {diagnosis.tried[0].why_not}")
     return text + [f"note: {note}" for note in diagnosis.notes if note]

@@ -120,7 +120,7 @@ class Skip:
             "line": self.line,
             "rows": list(self.rows),
             "exact": diagnosis.exact,
-            "variants": {tried.variant: tried.holds for tried in diagnosis.tried},
+            "variants": {tried.variant: None if tried.outcome is None else tried.holds for tried in diagnosis.tried},
             "heads": [head.record() for head in diagnosis.heads],
             "healed": self.healed or None,
             "recorded": None if self.folder is None else self.folder.name,

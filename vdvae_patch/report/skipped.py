@@ -110,8 +110,12 @@ def of_guard(row: Mapping[str, Any], folder: Path, recorded: Mapping[str, int]) 
     variants = row.get("variants")
     if isinstance(variants, Mapping) and variants:
         holds = [str(name) for name, held in variants.items() if held]
-        falls = [str(name) for name, held in variants.items() if not held]
-        said.append(f"finite under {', '.join(holds)}" if holds else f"not finite under {', '.join(falls)} either")
+        falls = [str(name) for name, held in variants.items() if held is False]
+        missed = [str(name) for name, held in variants.items() if held is None]
+        if holds or falls:
+            said.append(f"finite under {', '.join(holds)}" if holds else f"not finite under {', '.join(falls)} either")
+        if missed and not holds:
+            said.append(f"not tried: {', '.join(missed)}")
     if row.get("exact") is not None:
         said.append("done again bit for bit" if row["exact"] else "done again, with another loss than the step had")
     if row.get("healed"):

@@ -115,9 +115,12 @@ def under(variant: str, said: str) -> str:
     return f"the same step under {variant}: {said}"
 
 
-def holding(holds: Sequence[str], fallen: Sequence[str]) -> str:
-    """Which variants make the step finite, and which do not."""
+def holding(holds: Sequence[str], fallen: Sequence[str], all_tried: bool = True) -> str:
+    """Which variants make the step finite, and which do not; that the heads are not to blame is said only where all
+    were tried."""
     if holds:
         text = f"the same step is finite under {', '.join(holds)}"
         return f"{text}, and not under {', '.join(fallen)}" if fallen else text
+    if not all_tried:
+        return f"the step is not finite under {', '.join(fallen)}; others could not be tried"
     return f"no scale of the heads makes this step finite (tried {', '.join(fallen)}): they are not what breaks it"
