@@ -25,6 +25,7 @@ import threading
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
@@ -258,10 +259,21 @@ def contents_kept(model: nn.Module, values: Iterable[Any]) -> Callable[[], None]
 
 
 def _beside(values: Iterable[Any]) -> list[Callable[[], None]]:
-    """What puts back what lies in some values, and what functions among them reach."""
-    given, seen = list(values), set[int]()
-    undo = [part for value in given for held in (value, *objects_of(value)) for part in _of_value(held, seen, 0)]
-    return undo + [part for value in given for part in bindings_of(value)]
+    """What puts back what lies in some values, and what functions among them reach: anybody's objects, of which one
+    that cannot be looked into, or written to, must not end a step."""
+    seen, undo = set[int](), list[Callable[[], None]]()
+    for value in values:
+        with suppress(Exception):
+            for held in (value, *objects_of(value)):
+                with suppress(Exception):
+                    undo += [partial(_quietly, part) for part in _of_value(held, seen, 0)]
+            undo += bindings_of(value)
+    return undo
+
+
+def _quietly(put_back: Callable[[], None]) -> None:
+    with suppress(Exception):
+        put_back()
 
 
 def _tensors_outside(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
@@ -312,11 +324,11 @@ def _of_value(value: Any, seen: set[int], depth: int) -> Iterator[Callable[[], N
         yield partial(_set_state, value, value.get_state())
     elif type(value).__name__ == "RandomState" and hasattr(value, "set_state"):  # of NumPy
         yield partial(value.set_state, value.get_state(legacy=False))
-    elif hasattr(value, "bit_generator"):  # of NumPy
+    elif hasattr(type(value), "bit_generator"):  # of NumPy
         bits, of_bits = value.bit_generator, value.bit_generator.state
         yield lambda: setattr(bits, "state", of_bits)
     elif isinstance(value, bytearray) or (
-        hasattr(value, "__array_interface__") and hasattr(value, "__setitem__") and _is_small(value)
+        hasattr(type(value), "__array_interface__") and hasattr(type(value), "__setitem__") and _is_written(value)
     ):
         yield _of_array(value)
     elif isinstance(value, tuple):
@@ -349,8 +361,10 @@ def _set_state(generator: torch.Generator, state: Tensor) -> None:
     generator.set_state(state)
 
 
-def _is_small(array: Any) -> bool:
-    return 0 < int(getattr(array, "nbytes", 0)) <= _MOST_BYTES
+def _is_written(array: Any) -> bool:
+    """Whether it can be written to, and is no data set."""
+    read_only = not getattr(getattr(array, "flags", None), "writeable", True)
+    return not read_only and 0 < int(getattr(array, "nbytes", 0)) <= _MOST_BYTES
 
 
 def _of_array(value: Any) -> Callable[[], None]:
