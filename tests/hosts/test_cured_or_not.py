@@ -817,11 +817,12 @@ def test_a_scale_that_a_host_cannot_have_is_passed_over_and_the_model_stays_patc
 
 
 def test_a_call_that_raises_while_a_patch_is_looked_at_leaves_the_model_as_it_was() -> None:
-    calls = []
+    class Calls:  # an attribute of a class: what a call appends to a list is taken out again
+        count = 0
 
     def loss(model: nn.Module, x: Tensor) -> Tensor:
-        calls.append(1)
-        if len(calls) > 3:  # the scan, the raw values and the verification went well
+        Calls.count += 1
+        if Calls.count > 3:  # the scan, the raw values and the verification went well
             raise KeyError("no more")
         return elbo(model, x)
 
@@ -829,7 +830,7 @@ def test_a_call_that_raises_while_a_patch_is_looked_at_leaves_the_model_as_it_wa
     heads = vdvae_patch.scan(model, X, call=loss)
     with pytest.raises(KeyError, match="no more"):
         vdvae_patch.patch(model, posterior="explin", heads=heads)
-    assert len(calls) == 4
+    assert Calls.count == 4
     assert not vdvae_patch.is_patched(model)
     assert type(model) is Encoder
 

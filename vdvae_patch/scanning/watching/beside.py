@@ -56,13 +56,13 @@ def objects_of(value: Any) -> Iterator[Any]:
         yield value.__self__
     elif callable(value) and hasattr(value, "__wrapped__") and not isinstance(value, types.FunctionType):
         yield from objects_of(value.__wrapped__)
-    elif callable(value) and not isinstance(value, (*_NO_STATE, types.FunctionType)) and not _is_ours(value):
+    elif callable(value) and not isinstance(value, (*_NO_STATE, types.FunctionType)) and not is_ours(value):
         yield value
     for function in {id(f): f for f in functions_of(value)}.values():
         for _, named in _named(function):
             if isinstance(named, types.MethodType):
                 yield named.__self__
-            elif not isinstance(named, types.FunctionType) and not _is_ours(named) and not _is_large(named):
+            elif not isinstance(named, types.FunctionType) and not is_ours(named) and not _is_large(named):
                 yield named
 
 
@@ -117,7 +117,8 @@ def _is_of_a_library(function: types.FunctionType) -> bool:
     return "site-packages" in Path(file).parts or file.startswith(_LIBRARIES)
 
 
-def _is_ours(value: Any) -> bool:
+def is_ours(value: Any) -> bool:
+    """Whether it is of a class of this package."""
     return type(value).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 

@@ -37,7 +37,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from vdvae_patch.attach.graft import TABLE
 from vdvae_patch.errors import PatchError
 from vdvae_patch.outside.places import Registered, holders
-from vdvae_patch.scanning.watching.beside import bindings_of, objects_of
+from vdvae_patch.scanning.watching.beside import bindings_of, is_ours, objects_of
 from vdvae_patch.scanning.watching.inputs import slots_of, tensors_in
 
 
@@ -264,7 +264,8 @@ def _beside(values: Iterable[Any]) -> list[Callable[[], None]]:
     seen, undo = set[int](), list[Callable[[], None]]()
     for value in values:
         with suppress(Exception):
-            for held in (value, *objects_of(value)):
+            own = () if callable(value) and is_ours(value) else (value,)  # an exchanged call has scales that look
+            for held in (*own, *objects_of(value)):
                 with suppress(Exception):
                     undo += [partial(_quietly, part) for part in _of_value(held, seen, 0)]
             undo += bindings_of(value)
