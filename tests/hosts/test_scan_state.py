@@ -10,6 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -186,12 +187,11 @@ def test_no_random_state_moves() -> None:
 
 
 def test_the_call_draws_what_it_would_have_drawn() -> None:
-    class Seen:  # what the call appends to a list is taken out again
-        drawn: tuple[tuple[Tensor, ...], ...] = ()
+    seen = SimpleQueue[tuple[Tensor, ...]]()  # what a call appends to a list is taken out again
 
     def call(model: nn.Module, x: Tensor) -> Tensor:
         noise = torch.randn(3)
-        Seen.drawn = (*Seen.drawn, (noise, nn.functional.dropout(torch.ones(100)), torch.rand(2)))
+        seen.put((noise, nn.functional.dropout(torch.ones(100)), torch.rand(2)))
         loss: Tensor = model(x)
         return loss
 
@@ -199,7 +199,7 @@ def test_the_call_draws_what_it_would_have_drawn() -> None:
     torch.manual_seed(7)
     scan(model, X, call=call)
     call(model, X)
-    for watched, plain in zip(*Seen.drawn, strict=True):
+    for watched, plain in zip(seen.get(), seen.get(), strict=True):
         assert torch.equal(watched, plain)
 
 

@@ -312,10 +312,10 @@ class Again:
                 module.training = flag
             for buffers in now:
                 buffers.put_back()
-            undo()
             states.restore(device)
             for p, gradient in gradients:
                 p.grad = gradient
+            undo()
 
     def _given_again(self, index: int, device: torch.device) -> list[RemovableHandle]:
         """Hooks by which the passes from `index` on are those of the step."""

@@ -22,7 +22,7 @@ import inspect
 import linecache
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, Literal
 
 import torch
@@ -148,6 +148,8 @@ class Lines:
             self._code = compile(ast.fix_missing_locations(ast.Module(chosen, [])), self.file, "exec")
         except SyntaxError as error:  # an await, a yield
             raise PatchError(f"lines {self.first} to {self.last} of {shown(self.file)}: {error.msg}") from None
+        # as a function whose names are these variables: what they call has names of its own
+        self.values.append(FunctionType(self._code, self._variables))
 
     def __call__(self) -> Tensor:
         """The loss, or the sum of what was differentiated.

@@ -44,7 +44,7 @@ from vdvae_patch.scanning.places.placing import log_sites, logs_of, replaceable
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, places_of, residual_curves, rest_of
-from vdvae_patch.scanning.watching.inputs import brought_along
+from vdvae_patch.scanning.watching.beside import brought_along
 from vdvae_patch.scanning.watching.outcome import explained, from_outside, loss_of
 from vdvae_patch.scanning.watching.quiet import without_collection
 from vdvae_patch.scanning.watching.recording import recorded, rerun

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+
+from vdvae_patch.scanning.watching.beside import brought_along
 
 _DEPTH = 6
 _MOST = 20_000  # values that are looked at: a call may be a method of an object that holds a whole data set
@@ -41,35 +42,6 @@ def _walk(value: Any) -> Iterator[Any]:
         yield item
         if depth < _DEPTH:
             todo.extend((held, depth + 1) for held in _items(item))
-
-
-def brought_along(call: Callable[..., Any] | None) -> list[Any]:
-    """What a call has besides its arguments: in its closure, its defaults, the object it is a method of, and the
-    globals that its own lines name."""
-    if call is None:
-        return []
-    if isinstance(call, functools.partial):
-        return [*call.args, *call.keywords.values(), *brought_along(call.func)]
-    found: list[Any] = []
-    if isinstance(call, types.MethodType):
-        found.append(call.__self__)
-        call = call.__func__
-    if isinstance(call, types.FunctionType):
-        found += [cell.cell_contents for cell in call.__closure__ or () if _is_filled(cell)]
-        found += [*(call.__defaults__ or ()), *(call.__kwdefaults__ or {}).values()]
-        found += [call.__globals__[name] for name in call.__code__.co_names if name in call.__globals__]
-    elif not isinstance(call, type | nn.Module):
-        found.append(call)
-    # a function or a class that the call names is code, not data
-    return [v for v in found if not isinstance(v, types.FunctionType | types.ModuleType | type | nn.Module)]
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018  it raises
-    except ValueError:
-        return False
-    return True
 
 
 def _items(value: Any) -> list[Any]:

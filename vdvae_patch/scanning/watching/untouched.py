@@ -25,7 +25,6 @@ import threading
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
@@ -37,7 +36,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from vdvae_patch.attach.graft import TABLE
 from vdvae_patch.errors import PatchError
 from vdvae_patch.outside.places import Registered, holders
-from vdvae_patch.scanning.watching.beside import bindings_of, is_ours, objects_of
+from vdvae_patch.scanning.watching.beside import bindings_of, forwards, is_exchanged, objects_of
 from vdvae_patch.scanning.watching.inputs import slots_of, tensors_in
 
 
@@ -69,7 +68,7 @@ class Untouched:
         self._parts: list[Callable[[], None]] = [
             _modules(model), _flags(model), _attributes(model), _parameters(model), self._watching.put_back,
             _gradients(model), _buffers(model), _random_states(self._watching), _grad_mode(),
-            *_beside([] if self._call is None else [self._call]),
+            *_beside(self._model, [] if self._call is None else [self._call]),
         ]  # fmt: skip
         self._no_step = register_optimizer_step_pre_hook(_refuse_in(threading.get_ident()))
         for p in model.parameters():
@@ -80,14 +79,7 @@ class Untouched:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._no_step.remove()
-        failed: BaseException | None = None
-        for put_back in self._parts:
-            try:
-                put_back()
-            except BaseException as raised:  # what comes behind is put back all the same
-                failed = failed or raised
-        if failed is not None:
-            raise failed
+        _all_of(self._parts)
 
 
 def _refuse_in(thread: int) -> Callable[..., None]:
@@ -218,7 +210,7 @@ _NO_STATE = (
     str, bytes, int, float, complex, bool, type(None),
 )  # fmt: skip
 _DEPTH = 6
-_MOST_BYTES = 1 << 24  # of an array that is copied; a data set that a model holds is not what it writes to
+_MOST_BYTES = 1 << 24  # of an array or tensor that is copied; a data set that lies there is not what is written to
 
 
 def _attributes(model: nn.Module) -> Callable[[], None]:
@@ -244,44 +236,47 @@ def contents_kept(model: nn.Module, values: Iterable[Any]) -> Callable[[], None]
     """What puts back the attributes of a model's modules, and what lies in some other values: attributes, lists,
     counters, the states of generators; of functions what they read and write beside their arguments. Of the model the
     tensors among these are copied, too: no recorder sees who writes to them."""
-    of_model = _attributes(model)
-    tensors = _tensors_outside(model)
-    undo = _beside(values)
-
-    def put_back() -> None:
-        for part in undo:
-            part()
-        of_model()
-        for tensor, copy in tensors:
-            tensor.data.copy_(copy)  # unseen by autograd, as a buffer is
-
-    return put_back
+    given = list(values)
+    held = [t for t in tensors_in([given, objects_of(given)]) if t.nbytes <= _MOST_BYTES and not t.requires_grad]
+    tensors = _tensors_outside(model) + _copies(held, Registered.of(model))
+    undo: list[Callable[[], None]] = [*_beside(model, given), _attributes(model)]
+    undo += [partial(_copy, tensor, copy) for tensor, copy in tensors]
+    return partial(_all_of, undo)
 
 
-def _beside(values: Iterable[Any]) -> list[Callable[[], None]]:
-    """What puts back what lies in some values, and what functions among them reach: anybody's objects, of which one
-    that cannot be looked into, or written to, must not end a step."""
-    seen, undo = set[int](), list[Callable[[], None]]()
-    for value in values:
-        with suppress(Exception):
-            own = () if callable(value) and is_ours(value) else (value,)  # an exchanged call has scales that look
-            for held in (*own, *objects_of(value)):
-                with suppress(Exception):
-                    undo += [partial(_quietly, part) for part in _of_value(held, seen, 0)]
-            undo += bindings_of(value)
-    return undo
+def _all_of(parts: Iterable[Callable[[], None]]) -> None:
+    """Put everything back; what comes behind one that raises, too."""
+    failed: BaseException | None = None
+    for put_back in parts:
+        try:
+            put_back()
+        except BaseException as raised:  # raised below
+            failed = failed or raised
+    if failed is not None:
+        raise failed
 
 
-def _quietly(put_back: Callable[[], None]) -> None:
-    with suppress(Exception):
-        put_back()
+def _beside(model: nn.Module, values: Iterable[Any]) -> Iterator[Callable[[], None]]:
+    """What puts back what lies in some values, and what they and the model's own methods reach if they are called."""
+    given = list(values)
+    calls, seen = [*given, *forwards(model)], set[int]()
+    for value in (*(v for v in given if not is_exchanged(v)), *objects_of(calls)):
+        yield from _of_value(value, seen, 0)
+    yield from bindings_of(calls)
+
+
+def _copy(tensor: Tensor, copy: Tensor) -> None:
+    tensor.data.copy_(copy)  # unseen by autograd, as a buffer is
 
 
 def _tensors_outside(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """The tensors in a model's plain attributes, with copies; not what a pass has computed, which nobody writes to."""
-    known = Registered.of(model)
     held = [value for holder in holders(model) if holder.only is None for _, value in holder.items()]
-    found = {id(t): t for t in tensors_in(held) if t.grad_fn is None and not known.has(t) and _can_be_written(t)}
+    return _copies(tensors_in(held), Registered.of(model))
+
+
+def _copies(tensors: Iterable[Tensor], known: Registered) -> list[tuple[Tensor, Tensor]]:
+    found = {id(t): t for t in tensors if t.grad_fn is None and not known.has(t) and _can_be_written(t)}
     return [(tensor, tensor.detach().clone()) for tensor in found.values()]
 
 
