@@ -1,19 +1,20 @@
-"""What a loss computes beside the model, which a trial of other scales does not exchange: it is said, and no number of
-another step stands for it."""
+"""What a loss computes beside the model is exchanged in a trial of other scales, or it is said that it could not be
+tried: no number of another step stands for it."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 import vdvae_patch
-from vdvae_patch.errors import PatchError
 from vdvae_patch.guarding.diagnosis import Diagnosis, Tried
 from vdvae_patch.guarding.replaying import replay
 from vdvae_patch.guarding.report import lines
@@ -35,22 +36,51 @@ def _loss(nets: nn.ModuleDict, x: Tensor) -> Tensor:
     return (((nets["dec"](z) - x) ** 2).sum(-1) + kl).mean()
 
 
-def test_a_replay_refuses_a_scale_that_stands_beside_the_model_and_shows_no_number(tmp_path: Path) -> None:
-    nets, x = _nets(), torch.randn(8, 10)
-    nets["enc"].bias.data[3:] = 400.0
-    optimizer = torch.optim.SGD(nets.parameters(), 1e-3)
-    with vdvae_patch.guard(nets, out=tmp_path / "g", threshold=100.0, file=io.StringIO()):
-        _loss(nets, x).backward()
+class _VAE(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.dec = nn.Linear(10, 6), nn.Linear(3, 10)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Normal]:
+        mu, raw = self.enc(x).chunk(2, -1)
+        posterior = Normal(mu, raw.exp())
+        return self.dec(posterior.rsample()), posterior
+
+
+def _by_normals(vae: nn.Module, x: Tensor) -> Tensor:
+    out, posterior = vae(x)
+    return (out - x).square().sum(-1).mean() + kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1).mean()
+
+
+@pytest.mark.parametrize("variant", ["upbounded", "explin", "bounded(0.001, 10)"])
+@pytest.mark.parametrize(
+    ("make", "loss", "raw"), [(_nets, _loss, 400.0), (_VAE, _by_normals, -55.0)], ids=["a floor", "Normals"]
+)
+def test_a_replay_shows_the_step_with_what_a_patch_exchanges_in_a_loss_beside_the_model(
+    make: Callable[[], nn.Module], loss: Callable[..., Tensor], raw: float, variant: str, tmp_path: Path
+) -> None:
+    model, x = make(), torch.randn(8, 10, generator=torch.Generator().manual_seed(1))
+    model.get_submodule("enc").bias.data[3:] = raw
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    torch.manual_seed(2)
+    with vdvae_patch.guard(model, out=tmp_path / "g", threshold=100.0, call=loss, file=io.StringIO()):
+        loss(model, x).backward()
         optimizer.step()
-    recorded = read(tmp_path / "g" / "skip-0001")
-    with pytest.raises(
-        PatchError, match=r"upbounded is not tried: σ of enc.*beside_the_model\.py:\d+.*beside the model"
-    ):
-        replay(recorded, _nets(), call=_loss, variant="upbounded")
-    other = replay(recorded, _nets(), call=_loss, variant="bounded(0.001, 10)").other  # at the output: it is exchanged
+    other = replay(read(tmp_path / "g" / "skip-0001"), make(), call=loss, variant=variant).other
+    # the same by a patch of the model as it was trained, at ordinary weights, which a scan reads better
+    fresh = make()
+    handle = vdvae_patch.patch(fresh, variant, heads=vdvae_patch.scan(fresh, x, call=loss), verify=False)
+    fresh.load_state_dict(model.state_dict())
+    torch.manual_seed(2)
+    assert handle.loss is not None
+    value = handle.loss(fresh, x)
+    value.backward()
     assert other is not None
-    assert other.loss is not None
-    assert other.loss < 1e4
+    assert other.finite
+    assert other.loss == pytest.approx(float(value.detach()), rel=1e-4)
+    norm = torch.stack([p.grad.norm() for p in fresh.parameters() if p.grad is not None]).norm()
+    assert other.norm == pytest.approx(float(norm), rel=1e-3)
 
 
 def test_the_heads_are_not_acquitted_while_a_scale_was_not_tried() -> None:

@@ -68,6 +68,7 @@ class Share:
         backward: the call that it leads to.
         unsure: whether it may be no more than what follows the call of the model, see `Again.settled`.
         used: the first of the passes that has a part in the loss, which is the one that is recorded.
+        call: the user's, if that is what is run, and the model had no named arguments.
     """
 
     index: int
@@ -80,6 +81,7 @@ class Share:
     backward: Backward | None = None
     unsure: bool = False
     used: int = 0
+    call: Loss | None = None
 
     @property
     def by_grad(self) -> bool:
@@ -181,9 +183,17 @@ class Again:
     def _of_pass(self, index: int, value: float | None, of_error: bool = False) -> Share:
         """What the model gives, or the user's call of it."""
         one = self._window.passes[index]
+        run = self.model if self._call is None else partial(self._call, self.model)
+        how = "call(model, ...)" if self._call is not None else "the model's own loss"
+        beside = () if self._call is None else (self._call,)
+        return Share(
+            index, self._computing(one, run, of_error), how, value, one.autocast, values=beside, used=index,
+            call=None if one.kwargs else self._call,
+        )  # fmt: skip
 
+    def _computing(self, one: Pass, run: Callable[..., Any], of_error: bool) -> Callable[[], Tensor]:
         def compute() -> Tensor:
-            loss, is_loss = (None, False) if one.of else loss_of(self._run(one))
+            loss, is_loss = (None, False) if one.of else loss_of(run(*one.args, **one.kwargs))
             if loss is None or not (is_loss or of_error):
                 raise NoLossError(
                     "the model gives no loss, and what computes one from its output is not known; give the guard your "
@@ -191,14 +201,12 @@ class Again:
                 )
             return loss
 
-        how = "call(model, ...)" if self._call is not None else "the model's own loss"
-        beside = () if self._call is None else (self._call,)
-        return Share(index, compute, how, value, one.autocast, values=beside, used=index)
+        return compute
 
-    def _run(self, one: Pass) -> Any:
-        if self._call is not None:
-            return self._call(self.model, *one.args, **one.kwargs)
-        return self.model(*one.args, **one.kwargs)
+    def through(self, share: Share, call: Loss) -> Share:
+        """A share that the user's call gives, by that call with something exchanged in it."""
+        one, of_error = self._window.passes[share.used], share.backward is not None and share.backward.of_error
+        return replace(share, compute=self._computing(one, partial(call, self.model), of_error))
 
     @property
     def passes(self) -> list[Pass]:

@@ -12,12 +12,13 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vdvae_patch.attach.entry import ExchangedCall
 from vdvae_patch.errors import InvalidValueError, PatchError
 from vdvae_patch.guarding import time_first
 from vdvae_patch.guarding.again import Again, NoLossError, Share
@@ -26,13 +27,12 @@ from vdvae_patch.heads import Head, Role
 from vdvae_patch.outcome import Outcome, some
 from vdvae_patch.patching import PatchHandle, is_patched, patch, patch_record
 from vdvae_patch.patching.apply import lifted
-from vdvae_patch.patching.plan import exchanged_beside
 from vdvae_patch.patching.variant import Variant
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.watching.inputs import tensors_in
 from vdvae_patch.scanning.watching.outcome import from_outside
-from vdvae_patch.trace import OUTSIDE, Event, Tracer, shown
+from vdvae_patch.trace import OUTSIDE, Event, Tracer
 
 LIMIT = 1e6
 """A value above it explodes."""
@@ -132,6 +132,7 @@ class Diagnostician:
     heads: Sequence[Head] | None = None
     why_none: str = ""
     nan_is_ordinary: bool = False
+    _scanned: Share | None = field(default=None, init=False, repr=False)
 
     def came_in(self, data: Any) -> Iterator[str]:
         """What was not finite before a step, and is not so in every step: a mask has infinities, and NaN may stand for
@@ -278,14 +279,14 @@ class Diagnostician:
                     torch.enable_grad(),
                 ):
                     warnings.simplefilter("ignore")
-                    found.append(scan(self.model, *again.inputs(share), call=_called(share)))
+                    found.append(scan(self.model, *again.inputs(share), call=share.call or _called(share)))
             except Exception as error:  # the user's own code runs in it
                 self.why_none = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
                 continue
             if found[-1] and found[-1].outcome.finite:
                 break
         if found:
-            self.heads = max(reversed(found), key=len)
+            self.heads, self._scanned = max(reversed(found), key=len), share
             self.why_none = found[-1].why_not().strip()
         else:
             self.heads = ()
@@ -303,19 +304,39 @@ class Diagnostician:
         bad = [one for one in again.shares if one.seen is not None and not math.isfinite(one.seen)]
         try:
             with self._patched(heads, variant) as handle:
-                if why := kept_beside(handle):
-                    return Tried(variant, None, why)
                 for one in (share, *(other for other in bad if other is not share)):
-                    outcome = again.outcome(one)
+                    outcome = self.under(again, one, handle)
                     if isinstance(outcome.raised, PatchError):
                         raise outcome.raised  # that says nothing of the scales
                     if not outcome.finite:
                         break
-                if not outcome.finite and patch_record(self.model).beside:
-                    return Tried(variant, None, OWN_NORMALS)
+                if (
+                    not outcome.finite
+                    and patch_record(self.model).beside
+                    and not isinstance(handle.loss, ExchangedCall)
+                ):
+                    return Tried(variant, None, _OWN_NORMALS)
                 return Tried(variant, outcome)
         except (PatchError, InvalidValueError) as error:
             return Tried(variant, None, str(error))
+
+    def under(self, again: Again, share: Share, handle: PatchHandle) -> Outcome:
+        """A share with a patch of the heads that were found, and what the patch exchanges beside the model.
+
+        Raises:
+            PatchError: the loss of this share cannot be run with what is exchanged.
+        """
+        loss = handle.loss
+        if not isinstance(loss, ExchangedCall):
+            return again.outcome(share)
+        if share.call is not None:
+            return again.outcome(again.through(share, loss))
+        if share is not self._scanned:
+            raise PatchError(
+                "what the patch exchanges beside the model is in the loss of another step; give the guard yours, "
+                "call=lambda model, *inputs: ..."
+            )
+        return again.outcome(replace(share, compute=lambda: loss(self.model, *again.inputs(share))))
 
     def _blamed(
         self, again: Again, share: Share, heads: Sequence[Head], extremes: Sequence[HeadExtremes], holding: list[str]
@@ -350,21 +371,10 @@ class Diagnostician:
             handle.unpatch()
 
 
-OWN_NORMALS = (
+_OWN_NORMALS = (
     "the step is run by the loss as it is, in which Normals that are made beside the model, those of "
-    "torch.distributions, stay what they are; handle.loss of a patch exchanges them"
+    "torch.distributions, stay what they are; give the guard your loss, call=lambda model, *inputs: ..."
 )
-"""What is said of a patch whose record names places beside the model."""
-
-
-def kept_beside(handle: PatchHandle) -> str:
-    """Why the call as it is does not show a patch: the heads whose σ it computes beside the model; empty if it does."""
-    own = [h.head for h in exchanged_beside(handle.heads)]
-    if not own:
-        return ""
-    found = [f"{head.named} ({shown(head.found.file)}:{head.found.line})" for head in own if head.found]
-    named = some(tuple(found or (head.named for head in own)))
-    return f"σ of {named} is computed beside the model, which is exchanged in handle.loss of a patch alone, not here"
 
 
 def _first_to_blame(extremes: HeadExtremes) -> tuple[bool, float]:

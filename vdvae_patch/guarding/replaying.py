@@ -15,13 +15,13 @@ import vdvae_patch
 from vdvae_patch.errors import CheckpointError, InvalidValueError, PatchError
 from vdvae_patch.guarding.again import Again, Loss
 from vdvae_patch.guarding.buffers import Buffers
-from vdvae_patch.guarding.diagnosis import OWN_NORMALS, Diagnosis, Diagnostician, for_heads, kept_beside
+from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, for_heads
 from vdvae_patch.guarding.passes import Pass, Window
 from vdvae_patch.guarding.report import lines
 from vdvae_patch.guarding.skip import FURTHER_CALL, Recorded
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.outside import put
-from vdvae_patch.patching import patch, patch_record, unpatch
+from vdvae_patch.patching import patch, unpatch
 from vdvae_patch.saving import apply
 from vdvae_patch.skips import telling
 from vdvae_patch.skips.compared import Compared, again
@@ -164,11 +164,7 @@ def replay(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with patch(model, for_heads(heads, variant), heads=heads, verify=False) as handle:
-                    if why := kept_beside(handle):
-                        raise PatchError(f"{variant} is not tried: {why}")
-                    other, table = step.outcome(step.shares[0]), str(handle.heads)
-                    if patch_record(model).beside:
-                        table += f"\nnote: {OWN_NORMALS}"
+                    other, table = diagnostician.under(step, step.shares[0], handle), str(handle.heads)
     compared = _compared(recorded, math.nan if first.loss is None else first.loss, diagnosis)
     exact = all(one.same for one in compared)
     note = (
