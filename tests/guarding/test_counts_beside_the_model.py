@@ -180,6 +180,19 @@ def _at_every_step() -> Loss:
     return lambda model, x: loss_at(next(steps), model, x)
 
 
+def test_nor_does_a_method_that_the_loop_calls_of_an_object() -> None:
+    model, trainer = VAE(), Trainer()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with guard(model, file=io.StringIO()) as tracker:
+        for step in range(3):
+            value = trainer.by_helper(model, X * torch.inf if step == 1 else X)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    assert [skip.step for skip in tracker.skips] == [1]
+    assert STEP == 3
+
+
 def test_nor_does_a_model_whose_forward_counts_beside_it() -> None:
     model = Counting()
     _trained(lambda m, x: loss_at(40, m, x), True, None, model)
