@@ -701,3 +701,18 @@ def test_a_sample_whose_density_is_detached_is_no_balanced_kl() -> None:
         return MSE(x, y) + (q(m.detach(), v.detach()).log_prob(z) - Normal(0.0, 1.0).log_prob(z)).sum()
 
     assert not [note for note in scanned(loss).elbo.notes if "learns by" in note]
+
+
+@pytest.mark.parametrize("labelled", [B // 4, B // 2])
+@pytest.mark.parametrize("how", ["a range", "a mask", "afterwards"])
+def test_latents_without_a_kl_are_counted_once_where_a_part_was_cut_out_before_the_kl(labelled: int, how: str) -> None:
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        first = torch.arange(B) < labelled
+        if how == "a range":
+            of_some = kl(m[:labelled], v[:labelled])
+        else:
+            of_some = kl(m[first], v[first]) if how == "a mask" else kl(m, v)[:labelled]
+        return (0.5 * ((x - y) ** 2).sum() + of_some.sum()) / B
+
+    share = 1 - labelled / B
+    assert f"about {share:.0%} of the latents' elements have no KL here" in scanned(loss).elbo.notes[0]

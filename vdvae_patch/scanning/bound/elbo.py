@@ -22,7 +22,7 @@ from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.bound.coupled import couples_rows
 from vdvae_patch.scanning.bound.data_range import DataRange
 from vdvae_patch.scanning.bound.instead import written_instead
-from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors, taught_share
+from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors, part_of, taught_share
 from vdvae_patch.scanning.bound.kl_of_what import (
     DIFFER,
     not_followed,
@@ -405,11 +405,33 @@ def _kl(
     # outputs of several layers that are joined first have their factor in what they are joined in, and none beside it
     joined = {reading.raw.key for reading in readings.found if reading.used >= 0}
     of_kl = [f for f in of_kl if f.reading.raw.key not in joined or bool((f.factors != 0).any())]
-    none = sum(int((factor.factors == 0).sum()) for factor in of_kl)
-    if none:
-        share = none / (none + len(found))  # of those whose factor could be read
+    share = _share_without(of_kl, sign)
+    if share:
         notes.append(f"about {share:.0%} of the latents' elements have no KL here: masked, or free bits")
     return found, notes
+
+
+def _share_without(factors: Sequence[LogSigmaFactor], sign: float) -> float:
+    """How much of the posteriors' elements has no KL, of those whose factor could be read.
+
+    A part that was cut out, as `logvar[:n]`, is within the whole that noise is drawn with, and does not count again.
+    """
+    none = whole = 0.0
+    for factor in factors:
+        same = [other for other in factors if other.reading.raw.node is factor.reading.raw.node]
+        within = len(same) > 1 and any(set[int]() < _places(factor) < _places(other) for other in same)
+        if within or not len(factor.factors):
+            continue
+        none += factor.count * float((factor.factors == 0).double().mean())
+        whole += factor.count * float((sign * factor.factors >= 0).double().mean())
+    return none / whole if whole else 0.0
+
+
+def _places(factor: LogSigmaFactor) -> set[int]:
+    """Where the elements of its raw value are in the node, flat; none if that is not known."""
+    raw = factor.reading.raw
+    where = part_of(torch.empty(raw.node.shape, device="meta"), raw)
+    return set() if where is None else set(where.tolist())
 
 
 def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]) -> list[str]:
