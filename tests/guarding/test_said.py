@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import vdvae_patch
 from vdvae_patch.cli import dispatch
 from vdvae_patch.integrations import trackers
+from vdvae_patch.report.guards import read_guard
 
 sys.path.insert(0, str(Path(__file__).parent))
 import their_vae
@@ -212,6 +213,11 @@ def test_the_micro_batch_that_is_recorded_is_the_one_to_blame(
             optimizer.step()
     (skip,) = guard.skips
     assert skip.folder is not None
+    assert skip.record()["part"] == [2, 3]
+    assert "note: values, rows and heads are those of backward 2 of the 3 in this step" in str(guard.report())
+    assert "the heads in backward 2 of the 3 in this step:" in str(guard.report())
+    (shown,) = read_guard(tmp_path / "guard").skips
+    assert "values, rows and heads are those of backward 2 of the 3 in this step" in shown.said
     state = torch.load(skip.folder / "state.pt", weights_only=True)
     assert float(state["args"][0].abs().max()) > 1e29
     assert (

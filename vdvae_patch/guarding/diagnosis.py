@@ -81,6 +81,8 @@ class Diagnosis:
         reproduced: whether the step, done again, was not finite, either.
         notes: what could not be done, and why.
         index: the call of the model with which what was examined began, of those in the step.
+        part: which `backward` of the step was examined, from 1, and of how many; rows and heads are of its part of the
+            step alone. None where there is one.
     """
 
     outside: tuple[str, ...] = ()
@@ -95,6 +97,12 @@ class Diagnosis:
     reproduced: bool = False
     notes: tuple[str, ...] = ()
     index: int = 0
+    part: tuple[int, int] | None = None
+
+    @property
+    def of_part(self) -> str:
+        """Whose rows and heads these are, in words, where a step has several parts."""
+        return "" if self.part is None else f"backward {self.part[0]} of the {self.part[1]} in this step"
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -152,9 +160,10 @@ class Diagnostician:
             self.find(sound, sound.shares[0])
         ordinary = _with_infinities(sound)
         last: Diagnosis | None = None
-        shares = again.shares[::-1]
-        for share in sorted(shares, key=lambda share: share.by_grad):
-            found = replace(self._examine(again, share, ordinary), index=share.index)
+        shares = list(enumerate(again.shares, 1))[::-1]
+        for number, share in sorted(shares, key=lambda numbered: numbered[1].by_grad):
+            part = (number, len(shares)) if len(shares) > 1 else None
+            found = replace(self._examine(again, share, ordinary), index=share.index, part=part)
             if found.reproduced or found.outside:
                 return found
             last = last or found

@@ -45,6 +45,8 @@ def lines(diagnosis: Diagnosis) -> list[str]:
                 text.append(f"note: not tried: {', '.join(missed)}: {next(iter(missed.values()))}")
         elif diagnosis.tried:
             text.append(f"note: no other scale could be tried: {diagnosis.tried[0].why_not}")
+    if diagnosis.part is not None and (diagnosis.rows or diagnosis.heads or diagnosis.outside):
+        text.append(f"note: values, rows and heads are those of {diagnosis.of_part}")
     return text + [f"note: {note}" for note in diagnosis.notes if note]
 
 
@@ -104,9 +106,8 @@ def report(
             seen.add(key)
             lines += ["", told(skip)]
             if skip.diagnosis.heads:
-                lines += [
-                    "  " + line for line in ["the heads in this step:", *table(skip.diagnosis.heads).splitlines()]
-                ]
+                where = skip.diagnosis.of_part or "this step"
+                lines += ["  " + line for line in [f"the heads in {where}:", *table(skip.diagnosis.heads).splitlines()]]
     if real and not seen:
         lines += ["", *(told(skip) for skip in real[:_SHOWN])]
     for text in raised:

@@ -119,6 +119,7 @@ class Skip:
             "file": self.file,
             "line": self.line,
             "rows": list(self.rows),
+            "part": None if diagnosis.part is None else list(diagnosis.part),
             "exact": diagnosis.exact,
             "variants": {tried.variant: None if tried.outcome is None else tried.holds for tried in diagnosis.tried},
             "heads": [head.record() for head in diagnosis.heads],

@@ -107,6 +107,8 @@ def of_guard(row: Mapping[str, Any], folder: Path, recorded: Mapping[str, int]) 
         in_rows = _numbers(row.get("rows"))
         of = f", in rows {in_rows} of the batch" if in_rows else ""
         said.append(f"the first bad value: {row['operation']}{where}{at}{of}")
+    if len(part := _numbers(row.get("part")).split(", ")) == 2:
+        said.append(f"values, rows and heads are those of backward {part[0]} of the {part[1]} in this step")
     variants = row.get("variants")
     if isinstance(variants, Mapping) and variants:
         holds = [str(name) for name, held in variants.items() if held]
