@@ -96,8 +96,8 @@ class TrainConfig(Generic[A]):
         eval_precision: of an evaluation: fp32, bf16 or fp16, whatever the precision of the training.
         eval_compile: compile the passes of an evaluation, too.
         test_images: how many test images the final evaluation uses; 0 is all of them.
-        importance_samples: draws for each image of the log likelihood by importance sampling, of `large_vae` alone, whose
-            rates are of draws and whose values are 8-bit ones; 0 leaves it out.
+        importance_samples: draws for each image of the log likelihood by importance sampling, of `large_vae` alone,
+            whose rates are of draws and whose values are 8-bit ones; 0 leaves it out.
         importance_images: test images of the log likelihood, evenly spread; 0 is all of them.
         max_consecutive_skips: end the run, with a diagnosis, after this many skipped updates in a row.
         watch_every: steps between two looks at every head (extremes of log sigma, KL, gradient); 0 is none.

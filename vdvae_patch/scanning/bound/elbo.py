@@ -56,6 +56,8 @@ _NO_FACTOR = 1e-6
 """Of the largest factor on a KL: another that is smaller is none."""
 _ROUNDING = 1e-13
 """Of the largest factor, be it that of one σ of all pixels: what is left of none by rounding is 1e-14 of it."""
+_REWARDED = 1e-10
+"""What a loss puts on a log σ with the wrong sign, and is more than the rounding of a long loop's sums, 1e-12."""
 _GREY = (
     "the data have grey values: beside a Bernoulli the loss is the bound of pixels that are drawn as 0 or 1 with these "
     "probabilities, and not of the grey values themselves"
@@ -376,7 +378,9 @@ def _kl(
     found = found[found > max(_NO_FACTOR**2, least)]
     if not len(found):
         drawn = {reading.raw.key for reading in readings.found if reading.evidence in ("noise", "q")}
-        rewarded = [f for f in factors if f.reading.raw.key in drawn and sign * _of_those_with_any(f.factors) < 0]
+        rewarded = [
+            f for f in factors if f.reading.raw.key in drawn and sign * _of_those_with_any(f.factors) < -_REWARDED
+        ]
         second = next((r for f in rewarded if (r := second_in_a_kl(graph, readings, f)) is not None), None)
         if second is not None:
             return None, [

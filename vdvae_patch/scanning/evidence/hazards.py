@@ -32,6 +32,7 @@ def of_head(
     ways: Sequence[str] = (),
     factor: float = 1.0,
     counted: float = 0.0,
+    drawn: bool = True,
 ) -> Iterator[str]:
     """Faults of one head's scale.
 
@@ -39,14 +40,13 @@ def of_head(
         ways: how the host reads the raw value, where it does so in ways that disagree.
         factor: what the density or the KL has of the σ that is drawn with.
         counted: the σ as which the density counts any lower one, see `counted_from`.
+        drawn: whether noise is multiplied by this σ.
     """
     far = torch.tensor([-40.0, 40.0], dtype=torch.float64)
     low, high = sorted(float(s) for s in convention.sigma(far))  # of a log precision σ falls
     if not agree:
-        yield (
-            f"{path}: the host reads this raw value in ways that disagree{_in_ways(ways)}, so it samples from one "
-            f"Normal and computes the density of another; {MADE_ONE}"
-        )
+        two = "so it samples from one Normal and computes the density of another" if drawn else "so it has two σ of it"
+        yield f"{path}: the host reads this raw value in ways that disagree{_in_ways(ways)}, {two}; {MADE_ONE}"
     elif factor != 1.0:
         yield (
             f"{path}: the density or the KL has {factor:.4g} times the σ that noise is multiplied by{_in_ways(ways)}, "

@@ -35,6 +35,7 @@ from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.evidence.gaussian import MOST_LEAVES, GaussianTerm, Probe, fitted, totals
 from vdvae_patch.scanning.evidence.interpolated import leaves_of
+from vdvae_patch.scanning.evidence.of_data import compares_data
 from vdvae_patch.scanning.evidence.reading import Readings
 
 _SAME_WEIGHT = 1e-6
@@ -89,6 +90,7 @@ def _drawn(graph: Graph, readings: Readings, known: set[SpotKey]) -> dict[SpotKe
 
 def _of_samples(graph: Graph, stops: frozenset[int], drawn: Mapping[SpotKey, _Drawn]) -> Iterator[GaussianTerm]:
     left = dict(drawn)
+    nearly: dict[SpotKey, GaussianTerm] = {}
     for through_sums in (False, True):
         for node in totals(graph, through_sums) if left else ():
             expression = Expression(Spot(node), stops, through_sums, most=MOST_LEAVES)
@@ -100,10 +102,15 @@ def _of_samples(graph: Graph, stops: frozenset[int], drawn: Mapping[SpotKey, _Dr
             for key in keys:
                 products = left[key].products
                 means = [m for m in quadratic if m != key and _is_made_of(expression.leaves[m].node, products)]
-                term = _of_sample(probe, node, key, left[key].log_sigma, means, quadratic)
-                if term is not None:
+                # a reconstruction's error is quadratic in what a draw was decoded to, and is no prior's density of it
+                means = [m for m in means if not compares_data(node, [expression.leaves[m]])]
+                look = functools.partial(_of_sample, probe, node, key, left[key].log_sigma, means, quadratic)
+                if (term := look(_THE_SAME)) is not None:
                     del left[key]
                     yield term
+                elif key not in nearly and (term := look(_TAKEN_FOR)) is not None:
+                    nearly[key] = term
+    yield from (term for key, term in nearly.items() if key in left)
 
 
 def _is_made_of(node: Node, products: set[int]) -> bool:
@@ -127,8 +134,13 @@ def _of_sample(
     log_sigma: Tensor,
     means: Sequence[SpotKey],
     quadratic: Sequence[SpotKey],
+    ratios: Sequence[float],
 ) -> GaussianTerm | None:
-    """The term of a raw value whose σ stands in an expression as −c log σ, c being the factor of log p as well."""
+    """The term of a raw value whose σ stands in an expression as −c log σ, c being the factor of log p as well.
+
+    Args:
+        ratios: what its log σ may be of the sampler's.
+    """
     expression = probe.expression
     rest = probe.values({key: probe.grid}).expand(len(probe.grid))
     for mean in means:
@@ -138,25 +150,29 @@ def _of_sample(
         others = (k for k, s in expression.leaves.items() if k not in quadratic and k != key and s.node.params)
         weights = [float(curvature[0])]
         weights += [found[3] for k in others if (found := probe.as_p(k, list(means))) is not None]
-        error = functools.partial(_distance_as_logarithm, rest=rest, weights=weights, drawn=log_sigma)
+        error = functools.partial(_distance_as_logarithm, rest=rest, weights=weights, drawn=log_sigma, ratios=ratios)
         match = probe.match(key, probe.grid, frozenset(quadratic), error)
         if match is not None:
             return GaussianTerm(expression.leaves[key], "q", *match, (expression.leaves[mean],), total)
     return None
 
 
-def _distance_as_logarithm(sigma: Tensor, *, rest: Tensor, weights: Sequence[float], drawn: Tensor) -> float:
-    """Zero if the rest is −c log σ + constant, c one of some weights, and log σ the drawn one, or twice or half."""
+def _distance_as_logarithm(
+    sigma: Tensor, *, rest: Tensor, weights: Sequence[float], drawn: Tensor, ratios: Sequence[float]
+) -> float:
+    """Zero if the rest is −c log σ + constant, c one of some weights, and log σ a known multiple of the drawn one."""
     log_sigma = sigma.log()
     fit = _fit(torch.stack([torch.ones_like(log_sigma), log_sigma], dim=1), rest)
     if fit is None or not any(math.isclose(-float(fit[1]), weight, rel_tol=_SAME_WEIGHT) for weight in weights):
         return math.inf
     ratio = (log_sigma - log_sigma[0])[1:] / (drawn - drawn[0])[1:]
-    return 0.0 if any(torch.allclose(ratio, torch.full_like(ratio, factor)) for factor in _TAKEN_FOR) else math.inf
+    return 0.0 if any(torch.allclose(ratio, torch.full_like(ratio, factor)) for factor in ratios) else math.inf
 
 
-_TAKEN_FOR = (1.0, 2.0, 0.5)
-"""log σ in a KL over the sampler's: the same, or one of them takes a log variance for a log σ."""
+_THE_SAME = (1.0,)
+_TAKEN_FOR = (2.0, 0.5)
+"""log σ in a KL over the sampler's, where one of them takes a log variance for a log σ; of a host in which no other
+place has the same."""
 
 
 def _fit(design: Tensor, rest: Tensor) -> Tensor | None:

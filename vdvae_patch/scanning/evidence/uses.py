@@ -20,6 +20,7 @@ from vdvae_patch.scanning.arithmetic.chain import shifted_noise
 from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, settle
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.evidence.gaussian import Probe
+from vdvae_patch.scanning.evidence.of_data import is_data
 from vdvae_patch.scanning.evidence.reading import Readings
 
 
@@ -42,7 +43,7 @@ def is_decoded(graph: Graph, readings: Readings, own: set[int], sources: frozens
             layer = user.kind == "opaque" and any(n.params for n in user.inputs if n is not node)
             if decoded and not layer and user.op not in _PUTTING_BESIDE:
                 others = (n for n in user.inputs if n is not node)
-                compared = any(_is_data(n) and inputs_of(readings, Spot(n)) & sources for n in others)
+                compared = any(is_data(n) and inputs_of(readings, Spot(n)) & sources for n in others)
                 if compared and not is_read(graph, user):
                     return True
             todo.append((user, decoded or layer))
@@ -67,7 +68,7 @@ def reached_by_arithmetic(graph: Graph, node: Node) -> Iterator[tuple[Node, Node
 def is_compared(graph: Graph, node: Node) -> bool:
     """Whether a value is compared with data as it is: its difference to them is taken."""
     return any(
-        user.op in ops.DIFFERENCES - {"add"} and any(_is_data(n) for n in user.inputs if n is not operand)
+        user.op in ops.DIFFERENCES - {"add"} and any(is_data(n) for n in user.inputs if n is not operand)
         for user, operand in reached_by_arithmetic(graph, node)
     )
 
@@ -102,7 +103,7 @@ def has_prior(graph: Graph, readings: Readings, own: set[int]) -> bool:
         expression = Expression(Spot(node), stops)
         probe = Probe(expression)
         drawn = [key for key, leaf in expression.leaves.items() if leaf.node.id in stops]
-        if any(_is_data(leaf.node) and probe.curvature(key) is not None for key, leaf in expression.leaves.items()):
+        if any(is_data(leaf.node) and probe.curvature(key) is not None for key, leaf in expression.leaves.items()):
             continue
         means = [key for key, leaf in expression.leaves.items() if leaf.node.id not in stops and leaf.node.params]
         squared = [expression.leaves[key].node for key in drawn if probe.curvature(key) is not None]
@@ -217,7 +218,3 @@ def _computed_of(graph: Graph, nodes: list[Node]) -> Iterator[Node]:
         seen.add(node.id)
         yield node
         todo.extend(user for user in graph.consumers.get(node.id, ()) if user.kind in ("elementwise", "shape"))
-
-
-def _is_data(node: Node) -> bool:
-    return node.data and not node.params and not node.noise

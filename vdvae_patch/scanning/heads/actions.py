@@ -26,6 +26,7 @@ from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.expression import Spot, settle
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.evidence.emission import Emission, emission_of
+from vdvae_patch.scanning.evidence.of_data import is_data
 from vdvae_patch.scanning.evidence.reading import Reading, Readings
 from vdvae_patch.scanning.evidence.uses import inputs_of, is_decoded, products_of
 
@@ -57,7 +58,7 @@ def is_action(graph: Graph, readings: Readings, raw: Spot, own: set[int]) -> boo
     others = [node for place in places for node in _others_at(graph, place)]
     if any(settle(Spot(n)).node.kind == "noise" for n in others):
         return False
-    if any(map(_is_data, others)):
+    if any(map(is_data, others)):
         return True
     every = frozenset(node.id for node in graph.nodes if node.kind == "input")
     beside = any(_is_beside_its_state(readings, place, raw) for place in places)
@@ -197,7 +198,3 @@ def _is_behind(early: Node, late: Node) -> bool:
             seen.add(node.id)
             todo.extend(node.inputs)
     return False
-
-
-def _is_data(node: Node) -> bool:
-    return node.data and not node.params and not node.noise

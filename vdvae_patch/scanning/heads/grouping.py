@@ -195,6 +195,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         counted = math.inf
     tiny = [] if floored else [(r, floor) for r in group.readings if (floor := tiny_floor(r))]
     uneven = hazards.of_uneven(name, group.readings)
+    drawn = any(r.evidence == "noise" for r in group.readings)
     found = Found(
         confidence="sure" if group.sure else "likely",
         shape=first.node.shape if first.used < 0 else shape_of(first.raw),
@@ -204,7 +205,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         reason=reason,
         evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
         warnings=(
-            *hazards.of_head(group.role, convention, agree, name, _ways(group.readings), factor, counted),
+            *hazards.of_head(group.role, convention, agree, name, _ways(group.readings), factor, counted, drawn),
             *(hazards.of_floored_log(emission.path, where(r.node), made_one is not None) for r in floored[:1]),
             *(hazards.of_tiny_floor(name, where(r.term.total), floor) for r, floor in tiny[:1] if r.term),
             *([uneven] if uneven else []),

@@ -23,10 +23,11 @@ import torch
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.cuts import lies_in
-from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey, operands, settle
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey, settle
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.evidence.emission import emission_of
 from vdvae_patch.scanning.evidence.gaussian import MOST_LEAVES, GaussianTerm, totals
+from vdvae_patch.scanning.evidence.of_data import is_data, is_of_data
 from vdvae_patch.scanning.evidence.reading import Reading, Readings
 from vdvae_patch.scanning.evidence.sleep import draws_of_same_law, is_dreamt, is_of_what_it_sees
 from vdvae_patch.scanning.evidence.uses import (
@@ -69,6 +70,8 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         return rung, False
     if raw.node.noise and not (sampled and _sample_is_used(graph, readings, own)):
         return ("likelihood" if _has_size_of_data(graph, raw) else "prior"), False
+    if not sampled and _measures_data(graph, found):
+        return "likelihood", True
     around = _has_size_of_data(graph, raw) or _is_around_data(graph, found) or _is_of_one_parameter(graph, found)
     if not sampled and around:
         return "likelihood", False  # a Normal that is made of the data, and never drawn from
@@ -379,7 +382,7 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     if _is_of_code(graph, term):
         return "prior"  # a rate: the bits of what is made of the data, and decoded
     whole = Expression(Spot(term.total), through_sums=True)
-    if _has_noise(whole) and not any(_is_data(leaf.node) for leaf in whole.leaves.values()):
+    if _has_noise(whole) and not any(is_data(leaf.node) for leaf in whole.leaves.values()):
         return "prior"  # of a draw that a flow without layers has moved
     if _is_of_features(graph, term):
         return "likelihood"
@@ -520,29 +523,12 @@ def _is_residual(node: Node) -> bool:
     todo, seen = [node], set[int]()
     while todo:
         current = settle(Spot(todo.pop())).node
-        if _is_data(current):
+        if is_data(current):
             return True
         if current.id in seen or current.op not in ops.LINEAR or sum(n.params for n in current.inputs) > 1:
             continue
         seen.add(current.id)
         todo.extend(current.inputs)
-    return False
-
-
-def is_of_data(term: GaussianTerm) -> bool:
-    """Whether a term compares one of its means with data: `x - mean`, or with what is made of data alone."""
-    means = {mean.key for mean in term.means}
-    data = {mean.key for mean in term.means if _is_data(mean.node)}
-    if data and data == means:
-        return True  # of `(action - torch.tanh(mean)) ** 2`, which is quadratic in the action alone
-    expression = Expression(Spot(term.total), frozenset(mean.node.id for mean in term.means), through_sums=True)
-    for spot in expression.order:
-        if spot.node.op not in ops.SUMMING:
-            continue
-        sides = list(operands(expression, spot))
-        own = [side for side in sides if expression.depends.get(side.key, frozenset()) & (means - data)]
-        if own and any(_is_data(side.node) or side.key in data for side in sides if side not in own):
-            return True
     return False
 
 
@@ -611,10 +597,6 @@ def _has_known_variance(expression: Expression, raw: SpotKey, mean: SpotKey, gri
     return left < _EXACT * size and share > 1e3 * _EXACT * size
 
 
-def _is_data(node: Node) -> bool:
-    return node.data and not node.params and not node.noise
-
-
 def _has_size_of_data(graph: Graph, raw: Spot) -> bool:
     size = math.prod(shape_of(raw))
     return any(n.kind == "input" and math.prod(n.shape) == size for n in graph.nodes)
@@ -625,6 +607,24 @@ def _is_around_data(graph: Graph, found: list[Reading]) -> bool:
     given = {reading.node.id for reading in found if reading.evidence == "Normal"}
     means = [normal.loc for normal in graph.normals if normal.scale.id in given]
     return any(mean.noise and mean.params and _has_size_of_data(graph, Spot(mean)) for mean in means)
+
+
+def _measures_data(graph: Graph, found: list[Reading]) -> bool:
+    """Whether data are compared with the mean of a Normal that is given a scale, as its density of them does.
+
+    Where that scale is computed of several raw values, `sqrt(exp(v) + exp(noise))`, no reading of its density says it.
+    """
+    given = [reading.node for reading in found if reading.evidence == "Normal"]
+    for normal in graph.normals:
+        if not any(_goes_on_from(normal.scale, node) for node in given):
+            continue
+        for user in _behind_moves(graph, normal.loc):
+            if user.op not in ops.DIFFERENCES:
+                continue
+            sides = [n for n in user.inputs if settle(Spot(n)).node is not settle(Spot(normal.loc)).node]
+            if any(is_data(side) or (not normal.loc.params and _is_residual(side)) for side in sides):
+                return True
+    return False
 
 
 def _is_of_one_parameter(graph: Graph, found: list[Reading]) -> bool:

@@ -195,9 +195,24 @@ class Probe:
             parts = [*self._breaking(heads, pushed[:half], level), *self._breaking(heads, pushed[half:], level)]
             if parts:
                 return parts
+            pushed = self._needed(heads, pushed, level)
         tracer = Tracer(self._model)
         outcome = with_origin(self._outcome(heads, pushed, level, tracer), tracer)
         return [Verdict(tuple(h for unit in pushed for h in unit), outcome, level)]
+
+    def _needed(self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float) -> Sequence[Unit]:
+        """Those of some which break together, and in no half, that are needed for it: without what has no part in it,
+        a role at a time, and a head at a time of few."""
+        roles = dict.fromkeys(h.head.role for unit in pushed for h in unit)
+        for role in roles if len(roles) > 1 else ():
+            rest = [unit for unit in pushed if all(h.head.role != role for h in unit)]
+            if rest and not self._outcome(heads, rest, level, None).finite:
+                pushed = rest
+        for unit in pushed if len(pushed) <= _FEW else ():
+            rest = [other for other in pushed if other is not unit]
+            if rest and not self._outcome(heads, rest, level, None).finite:
+                pushed = rest
+        return pushed
 
     def _outcome(
         self,
