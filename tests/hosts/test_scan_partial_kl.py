@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import AffineTransform, Normal, TransformedDistribution
 
 from vdvae_patch.patching import patch
 from vdvae_patch.scanning import ScanResult, scan
@@ -193,3 +193,72 @@ def test_a_sigma_whose_kl_has_it_in_units_of_its_priors_is_the_one_that_is_drawn
     assert float(model.drawn.max()) < 1.0
     ratio = model.drawn / width
     torch.testing.assert_close(model.kl, 0.5 * (ratio**2 - 1) - ratio.log())
+
+
+class RowByRow(nn.Module):
+    """log q of the noise that was drawn, beside the error of twice as many data as there are latents, in one sum."""
+
+    def __init__(self, order: str, sigma: Callable[[Tensor], Tensor] = torch.exp) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stats, self.out, self.order, self.sigma = nn.Linear(8, 8), nn.Linear(4, 8), order, sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, v = self.stats(x).chunk(2, 1)
+        sigma, noise = self.sigma(v), torch.randn_like(mean)
+        z = mean + sigma * noise
+        rec, log_q, log_p = (
+            0.5 * ((self.out(z) - x) ** 2).sum(-1),
+            (-0.5 * noise**2 - sigma.log()).sum(-1),
+            (-0.5 * z**2).sum(-1),
+        )
+        if self.order == "rec + log_q - log_p":
+            return (rec + log_q - log_p).mean()
+        if self.order == "-(log_p - rec - log_q)":
+            return -(log_p - rec - log_q).mean()
+        return (log_q + rec - log_p).mean()
+
+
+@pytest.mark.parametrize("order", ["rec + log_q - log_p", "log_q + rec - log_p", "-(log_p - rec - log_q)"])
+def test_an_error_of_as_many_data_as_twice_the_latents_is_no_density_of_the_draw(order: str) -> None:
+    model, x = RowByRow(order), torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+    heads = scan(model, x)
+    (head,) = heads
+    assert (head.role, str(head.convention)) == ("posterior", "log_sigma")
+    assert not any("disagree" in warning for warning in heads.warnings)
+    assert heads.elbo.sigma == pytest.approx(1.0)
+    twin = RowByRow(order)
+    scale = next(h.scale for h in patch(model, posterior="bounded(0.05, 2)", heads=heads).heads)
+    assert scale is not None
+    twin.sigma = scale.sigma
+    losses = []
+    for one in (model, twin):
+        torch.manual_seed(5)
+        losses.append(one(x).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+class Transformed(nn.Module):
+    """A posterior that is a standard Normal behind an affine transform."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stats, self.out = nn.Linear(8, 8), nn.Linear(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, v = self.stats(x).chunk(2, 1)
+        base = Normal(torch.zeros_like(mean), torch.ones_like(mean))
+        q = TransformedDistribution(base, [AffineTransform(mean, v.exp())])
+        z = q.rsample()
+        kl = (q.log_prob(z) - Normal(0.0, 1.0).log_prob(z)).sum(-1)
+        return (0.5 * ((self.out(z) - x) ** 2).sum(-1) + kl).mean()
+
+
+def test_a_transform_of_a_standard_normal_is_a_posterior_with_the_sigma_that_is_drawn_with() -> None:
+    model, x = Transformed(), torch.randn(16, 8)
+    heads = scan(model, x)
+    (head,) = heads
+    assert (head.role, str(head.convention)) == ("posterior", "log_sigma")
+    assert heads.elbo.sigma == pytest.approx(1.0)
+    patch(model, posterior="explin", heads=heads)

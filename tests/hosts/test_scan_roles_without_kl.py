@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
+import vdvae_patch
 from vdvae_patch.scanning import scan
 
 
@@ -270,3 +273,60 @@ def test_each_expert_of_a_mixture_is_a_posterior() -> None:
     torch.manual_seed(0)
     heads = scan(MixtureOfExperts(), torch.randn(9, 6), torch.randn(9, 6))
     assert {(h.path, h.role) for h in heads} == {("one.encoder", "posterior"), ("two.encoder", "posterior")}
+
+
+class NoiseBesideItsOwn(nn.Module):
+    """A decoder whose variance is a part that it emits and one that is learned for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.mean, self.log_var = nn.Linear(10, 8), nn.Linear(4, 10), nn.Linear(4, 10)
+        self.log_noise = nn.Parameter(torch.zeros(10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_sigma = self.enc(x).chunk(2, -1)
+        q = Normal(mean, log_sigma.exp())
+        z = q.rsample()
+        sigma = torch.sqrt(self.log_var(z).exp() + self.log_noise.exp())
+        nll = -Normal(self.mean(z), sigma).log_prob(x).sum(-1)
+        return (nll + kl_divergence(q, Normal(torch.zeros_like(mean), torch.ones_like(mean))).sum(-1)).mean()
+
+
+class Filter(nn.Module):
+    """A Kalman filter: the variance of what is observed is that of the state and the sensor's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.step, self.of_state, self.of_sensor = nn.Linear(6, 6), *(nn.Parameter(torch.zeros(6)) for _ in range(2))
+
+    def forward(self, y: Tensor) -> Tensor:
+        mean, variance, loss = torch.zeros(y.shape[1:]), torch.ones(y.shape[1:]), torch.zeros(())
+        for seen in y:
+            mean, variance = self.step(mean), variance + self.of_state.exp()
+            whole = variance + self.of_sensor.exp()
+            loss = loss - Normal(mean, whole.sqrt()).log_prob(seen).sum(1).mean()
+            gain = variance / whole
+            mean, variance = mean + gain * (seen - mean), (1 - gain) * variance
+        return loss
+
+
+def test_a_sigma_that_is_a_part_of_that_of_a_normal_of_data_is_a_likelihoods() -> None:
+    found = roles(NoiseBesideItsOwn(), torch.randn(16, 10))
+    assert found == {"log_noise[:]": "likelihood", "log_var[:]": "likelihood", "enc[4:8]": "posterior"}
+    assert {*roles(Filter(), torch.randn(1, 16, 6)).values()} == {"likelihood"}
+    heads = scan(Filter(), torch.randn(3, 16, 6))
+    assert {head.role for head in heads} == {"likelihood"}
+    assert not any("samples from one Normal" in warning for warning in heads.warnings)
+
+
+def test_a_head_that_has_no_part_in_what_breaks_of_two_together_gets_its_scale() -> None:
+    said = io.StringIO()
+    handle = vdvae_patch.stabilize(NoiseBesideItsOwn(), torch.randn(16, 10), file=said)
+    scales = {h.head.path: h.scale for h in handle.heads}
+    assert scales["enc"] is not None
+    assert "CURED: enc[4:8]" in said.getvalue()
+    (line,) = [line for line in said.getvalue().splitlines() if line.startswith("NOT cured")]
+    assert "log_noise[:]" in line
+    assert "enc[4:8]" not in line

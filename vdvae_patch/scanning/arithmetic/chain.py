@@ -308,7 +308,14 @@ def scaled_noise(node: Node) -> Spot | None:
         noisy = [n for n in current.inputs if n.noise]
         moved = current.kind == "shape" or current.op in ops.COMBINING
         scaled = current.kind == "elementwise" and current.op in ops.KEEPING_NOISE
-        if len(noisy) != 1 or not (moved or scaled):
+        if len(noisy) != 1 or not (moved or scaled or _adds_zeros(current, noisy[0])):
             return None
         spot = Spot(noisy[0])
     return None
+
+
+def _adds_zeros(node: Node, noise: Node) -> bool:
+    """Whether noise has zeros added to it, as a draw of `Normal(torch.zeros(4), torch.ones(4))` has."""
+    others = [n for n in node.inputs if n is not noise]
+    numbers = [a for a in node.args if isinstance(a, (int, float))]
+    return node.op == "add" and all(n.even and n.value == 0 for n in others) and not any(numbers)
