@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import subprocess
 import sys
@@ -222,6 +223,48 @@ def test_what_came_in_from_outside_is_said() -> None:
     with pytest.raises(RuntimeError, match="between 0 and 1") as caught, vdvae_patch.guard(model):
         train(model, loss_of, broken=99)
     assert "from outside: the batch is not finite: row 4 of input 0" in note_of(caught.value)
+
+
+class Normalized(VAE):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(self.encoder(x))
+        q = torch.distributions.Normal(self.mean(h), torch.exp(0.5 * self.logvar(h)))
+        return (
+            F.mse_loss(self.decoder(q.rsample()), x)
+            + torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).mean()
+        )
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_an_error_of_a_batch_is_not_put_down_to_the_running_statistics_that_it_has_spoilt(value: float) -> None:
+    model, said = Normalized(), io.StringIO()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    guard = vdvae_patch.guard(model, file=said)
+    notes = []
+    for step in range(4):
+        x = torch.randn(8, 8)
+        if step == 2:
+            x[3, 2] = value
+            before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        try:
+            loss = model(x)
+        except ValueError as error:  # as a loop does that goes on without this batch
+            notes.append(note_of(error))
+            assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+            continue
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    guard.remove()
+    (note,) = notes
+    assert "the loc of a Normal is NaN" in note
+    assert "from outside: the batch is not finite: row 3 of input 0" in note
+    assert "buffers" not in note
+    assert "norm.running_mean, norm.running_var of the model was no longer finite" in said.getvalue()
 
 
 def test_an_error_after_the_step_says_what_was_skipped() -> None:

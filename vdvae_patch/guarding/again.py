@@ -284,6 +284,18 @@ class Again:
         return None
 
     @contextmanager
+    def buffers_of_before(self) -> Iterator[None]:
+        """The model's buffers as they were before the step, while the block runs: one that ended in an error has left
+        its own in them, as running statistics that an infinity of the batch has reached."""
+        now = Buffers(self.model)
+        now.take()
+        self._buffers.put_back()
+        try:
+            yield
+        finally:
+            now.put_back()
+
+    @contextmanager
     def as_it_was(self, share: Share) -> Iterator[None]:
         """Buffers, random states, training flags and precision of a share, without gradients, while the block runs.
 

@@ -121,6 +121,16 @@ class Buffers:
                 value.data.copy_(kept)
             owner[name] = value
 
+    def spoilt(self) -> list[str]:
+        """The names of those that are not finite, and were when they were copied."""
+        own = [owner.get(name) for owner, name in self._owners]
+        bad = {
+            id(now)
+            for now, kept in zip(own, self._kept, strict=True)
+            if now is not None and now.is_floating_point() and not _is_finite(now) and _is_finite(kept)
+        }
+        return [name for name, buffer in self._model.named_buffers() if id(buffer) in bad]
+
     def put_back_where(self, flag: Tensor) -> None:
         """The same where a flag on the device is set, without a wait for it; of buffers that are `in_place`."""
         for value, kept in zip(self._own, self._kept, strict=True):
@@ -186,6 +196,10 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
         return one is other
     alike = one.shape == other.shape and one.dtype == other.dtype
     return alike and bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(value.isfinite().all())
 
 
 def _is_trained(value: Tensor) -> bool:

@@ -168,7 +168,9 @@ class Diagnostician:
                 return found
             last = last or found
         if last is None:
-            return Diagnosis(outside=tuple(from_outside(self.model, again.data)), notes=(again.why_not,))
+            with again.buffers_of_before():
+                outside = tuple(from_outside(self.model, again.data))
+            return Diagnosis(outside=outside, notes=(again.why_not,))
         return last
 
     def has_part_in(self, again: Again) -> bool:
@@ -176,8 +178,9 @@ class Diagnostician:
         operation was given it and raised the error, or it is NaN. An infinity that leads nowhere (the logarithm of 0
         that a mask throws away) has none, and is ordinary."""
         share = again.shares[0]
-        if any(self.came_in([t for t in tensors_in(again.inputs(share)) if not t.requires_grad])):
-            return True
+        with again.buffers_of_before():
+            if any(self.came_in([t for t in tensors_in(again.inputs(share)) if not t.requires_grad])):
+                return True
         tracer = Tracer(self.model)
         try:
             outcome = again.outcome(share, tracer)
@@ -196,7 +199,8 @@ class Diagnostician:
         notes: list[str] = []
         inputs = again.inputs(share)
         data = [t for t in tensors_in(inputs) if not t.requires_grad]
-        outside = tuple(self.came_in(data))
+        with again.buffers_of_before():
+            outside = tuple(self.came_in(data))
         first = next((t for t in again.passes[share.used].tensors if t.dim()), None)
         tracer = Tracer(self.model, limit=LIMIT, batch=again.passes[share.used].rows)
         try:
@@ -231,9 +235,9 @@ class Diagnostician:
                 return base if again.outcome(share).finite else self._with_heads(again, share, base)
         found = self._with_heads(again, share, base)
         made_here = event is not None and not _SPREADING.search(event.inputs)
-        if not (found.holding or made_here or self.nan_is_ordinary) and (
-            infinite := tuple(from_outside(self.model, _without_infinities(data, ordinary)))
-        ):
+        with again.buffers_of_before():
+            infinite = tuple(from_outside(self.model, _without_infinities(data, ordinary)))
+        if infinite and not (found.holding or made_here or self.nan_is_ordinary):
             if part := again.passes[share.index].of:  # what a part is given, the rest of the model may have made
                 infinite = tuple(text.replace("the batch is", f"what {part} is given is") for text in infinite)
             return replace(found, outside=infinite)  # no mask: the heads are not what breaks it

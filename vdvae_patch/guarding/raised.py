@@ -73,7 +73,7 @@ def said(error: BaseException) -> str:
 def refused(distribution: Any, where: str, rows: int | None = None) -> str:
     """What a distribution has against its parameters, in words; `rows` are those of the batch."""
     name = type(distribution).__name__
-    for parameter in ("scale", "loc"):
+    for parameter in ("loc", "scale"):  # as PyTorch asks of them
         value = getattr(distribution, parameter, None)
         if isinstance(value, Tensor) and (text := refusal(parameter, value, where, rows)):
             return text

@@ -50,6 +50,7 @@ from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.guarding.uninterrupted import uninterrupted
 from vdvae_patch.guarding.voice import Tracker, Voice
 from vdvae_patch.heads import Head
+from vdvae_patch.outcome import some
 from vdvae_patch.outside import Snapshots
 from vdvae_patch.skips import rule, telling
 from vdvae_patch.skips.rule import Cause
@@ -522,11 +523,13 @@ class Guard:
         """
         self._ended = True
         if raised.is_told(error) or len(self._refusals) >= MOST:  # a loop may catch it and go on
+            self._put_back_what_an_error_left()
             return raised.is_told(error)
         with self._quiet():
             diagnosis = self._examiner.explained(
                 error, raised.running(error), self._window, self._scale, refused=refused
             )
+        self._put_back_what_an_error_left()
         if diagnosis is None:
             return False
         step = self._counts.latest
@@ -712,6 +715,13 @@ class Guard:
         for one in self._window.passes[:1]:
             if one.outside is not None and (names := one.outside.put_back_spoilt()):
                 self._voice.say_once(f"{', '.join(names)} of the model was no longer finite, and is what it was before")
+
+    def _put_back_what_an_error_left(self) -> None:
+        """Running statistics that a step has made infinite before it ended: a loop that catches the error goes on."""
+        if names := self._buffers.spoilt():
+            self._buffers.put_back()
+            self._voice.say_once(f"{some(tuple(names))} of the model was no longer finite, and is what it was before")
+        self._put_back_spoilt()
 
     def _give_back(self) -> None:
         for p, gradient in self._taken:
