@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import ContinuousBernoulli, Independent, Normal, kl_divergence
 
 from vdvae_patch import decoders
 from vdvae_patch.cli import scan as scan_command
@@ -716,3 +716,31 @@ def test_latents_without_a_kl_are_counted_once_where_a_part_was_cut_out_before_t
 
     share = 1 - labelled / B
     assert f"about {share:.0%} of the latents' elements have no KL here" in scanned(loss).elbo.notes[0]
+
+
+def log_constant(p: Tensor) -> Tensor:
+    """log C of a continuous Bernoulli, with a series around 1/2 as its authors have it."""
+    far = (p < 0.49) | (p > 0.51)
+    q = torch.where(far, p, torch.full_like(p, 0.4))
+    exact = torch.log(2 * torch.atanh(1 - 2 * q) / (1 - 2 * q))
+    return torch.where(far, exact, math.log(2) + 4 / 3 * (p - 0.5) ** 2)
+
+
+CONTINUOUS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "by logits": lambda x, y: -ContinuousBernoulli(logits=y).log_prob(x).sum(1),
+    "by probabilities": lambda x, y: -ContinuousBernoulli(torch.sigmoid(y)).log_prob(x).sum(1),
+    "by hand": lambda x, y: (
+        F.binary_cross_entropy(torch.sigmoid(y), x, reduction="none") - log_constant(torch.sigmoid(y))
+    ).sum(1),
+}
+
+
+@pytest.mark.parametrize("how", CONTINUOUS)
+def test_a_continuous_bernoulli_is_the_density_of_grey_values(how: str) -> None:
+    grey = torch.randint(0, 256, X.shape, generator=torch.Generator().manual_seed(3)) / 255
+    elbo = scanned(lambda x, y, m, v, z: CONTINUOUS[how](x, y).mean() + 0.5 * kl(m, v).sum(1).mean(), x=grey).elbo
+    assert elbo.reconstruction is not None
+    assert elbo.reconstruction.kind == "continuous Bernoulli density"
+    assert elbo.beta == pytest.approx(0.5)
+    assert elbo.notes == ()
+    assert "the likelihood stays" in elbo.instead("optimal")

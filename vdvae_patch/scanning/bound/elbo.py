@@ -19,6 +19,7 @@ from vdvae_patch.pixel_grid import PixelGrid
 from vdvae_patch.scanning.arithmetic.diagonals import as_it_ran
 from vdvae_patch.scanning.arithmetic.expression import Spot, settle
 from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, ancestors
+from vdvae_patch.scanning.bound.continuous import KIND, as_continuous, is_of_its_output
 from vdvae_patch.scanning.bound.coupled import couples_rows
 from vdvae_patch.scanning.bound.data_range import DataRange
 from vdvae_patch.scanning.bound.instead import written_instead
@@ -186,6 +187,8 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         )
     if chosen is None:
         return LossElbo(notes[0])
+    if as_continuous(tail, chosen):
+        chosen.kind = KIND
     chosen, of_one_sigma, of_sigma = with_learned_sigma(tail, chosen, factors)
     if chosen.kind in ("squared error", "absolute error") and learned_weight(tail, chosen) is not None:
         return LossElbo(
@@ -262,7 +265,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     data, scale, compared = data_of(tail, [target for _, target in chosen.steps])
     if term.kind == "norm of the error":
         return LossElbo("the norm of an error, not squared, is no log likelihood", term, median, extremes, data=data)
-    place = place_of(tail, chosen, sign, scale, draws)
+    place = None if chosen.kind == KIND else place_of(tail, chosen, sign, scale, draws)
     made = partial(
         LossElbo, "", term, median, extremes, data=data, rows=rows_of(chosen.target), compared=compared, place=place
     )
@@ -462,6 +465,8 @@ def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]
     for node in frontier:
         frame = node.host_frame()
         if node.id in reached or node.id in before or frame is None:
+            continue
+        if any(term.kind == KIND and is_of_its_output(tail, node, term) for term in terms):
             continue
         if (frame.code, frame.line) in lines and not is_behind_a_network(node, outputs):
             continue

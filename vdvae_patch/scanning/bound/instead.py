@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _STAYS: dict[TermKind, str] = {
     "mixture density": ", of several means and scales for each value, and the host computes no one mean of them",
     "Gaussian density": ", whose σ is learned already; likelihood= gives it another scale",
+    "continuous Bernoulli density": ", of the grey values themselves, and its mean is not what the host computes",
     "categorical cross-entropy": ", which gives every level a probability, and has no mean that the host computes",
     "Poisson likelihood": ", of counts, whose variance is their mean",
     "log likelihood": ", of a mixture or by another formula, with no one mean that the host computes in its place",

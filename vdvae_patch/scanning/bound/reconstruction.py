@@ -37,6 +37,7 @@ TermKind = Literal[
     "mixture density",
     "Bernoulli cross-entropy",
     "Bernoulli cross-entropy with logits",
+    "continuous Bernoulli density",
     "categorical cross-entropy",
     "Poisson likelihood",
     "log likelihood",
@@ -362,7 +363,7 @@ def _kind_by_mean(tail: Tail, node: Node, target: Node, output: Node) -> TermKin
         return torch.zeros_like(value)
 
     changes: Changes = {target.id: none}
-    places, ends = _way_back(tail, output)
+    places, ends = way_back(tail, output)
     apart, whole = (tail.adjoints([*places, *ends], changed) for changed in (changes, None))
     if all(float(apart[n.id].abs().max()) <= _SAME * float(whole[n.id].abs().max()) for n in ends):
         return "categorical cross-entropy"
@@ -377,7 +378,7 @@ def _kind_by_mean(tail: Tail, node: Node, target: Node, output: Node) -> TermKin
     return binary if complement else "log likelihood"
 
 
-def _way_back(tail: Tail, output: Node) -> tuple[list[Node], list[Node]]:
+def way_back(tail: Tail, output: Node) -> tuple[list[Node], list[Node]]:
     """The values that alone an output is computed of, itself first, and those in which its arithmetic begins; of a
     layer's output that has more beside it the part."""
     found, todo, seen, ends = [output], [output], {output.id}, list[Node]()
