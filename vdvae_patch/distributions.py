@@ -31,16 +31,38 @@ class StableNormal(Normal):
     def __init__(
         self, loc: Any, scale: Any, validate_args: bool | None = None, *, log_scale: Tensor | None = None
     ) -> None:
+        carrier = scale if log_scale is None else None
         log_scale = carried(scale) if log_scale is None else log_scale
         super().__init__(loc, scale, validate_args=validate_args)
-        self.log_scale = _log(self.scale) if log_scale is None else broadcast_all(log_scale, self.loc)[0]
+        known = _log(self.scale) if log_scale is None else broadcast_all(log_scale, self.loc)[0]
+        self._remember(known, None if log_scale is None else carrier)
+
+    def _remember(self, log_scale: Tensor, carrier: Tensor | None) -> None:
+        """
+        Args:
+            carrier: the tensor σ that carried it, if one did.
+        """
+        self._log_scale, self._carrier = log_scale, carrier
+        self._of = self.scale, _version(self.scale)
+
+    @property
+    def log_scale(self) -> Tensor:
+        """log σ. Of another `scale`, as after `q.scale = 0.5 * q.scale`, its logarithm; and where σ has hooks, or
+        retains its gradient, computed through σ, so that they see the whole gradient."""
+        scale, version = self._of
+        if self.scale is not scale or version != _version(scale):
+            return _log(self.scale)
+        if self._carrier is not None and _is_watched(self._carrier):
+            through: Tensor = _Through.apply(self._carrier, self._log_scale.detach())  # type: ignore[no-untyped-call]
+            return through
+        return self._log_scale
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> StableNormal:
         """As `Normal.expand`."""
         new: StableNormal = self._get_checked_instance(StableNormal, _instance)  # type: ignore[no-untyped-call]
         batch_shape = torch.Size(batch_shape)
         new.loc, new.scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
-        new.log_scale = self.log_scale.expand(batch_shape)
+        new._remember(self.log_scale.expand(batch_shape), None)
         super(Normal, new).__init__(batch_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -54,6 +76,28 @@ class StableNormal(Normal):
     def entropy(self) -> Tensor:
         """½ + ½ log 2π + log σ, in nats."""
         return 0.5 + normal.HALF_LOG_2PI + self.log_scale
+
+
+class _Through(torch.autograd.Function):
+    """A log σ that is known, whose gradient goes to σ as that of σ's logarithm does: g / σ."""
+
+    @staticmethod
+    def forward(ctx: Any, scale: Tensor, log_scale: Tensor) -> Tensor:
+        ctx.save_for_backward(scale)
+        return log_scale.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (scale,) = ctx.saved_tensors
+        least = torch.finfo(scale.dtype).smallest_normal  # of one that was rounded to zero the slope is zero as well
+        return (gradient / scale.clamp(min=least)).sum_to_size(scale.shape), None
+
+
+def _is_watched(scale: Tensor) -> bool:
+    """Whether somebody looks at a tensor's gradient, or changes it."""
+    if torch.compiler.is_compiling() or not scale.requires_grad:
+        return False
+    return bool(scale.retains_grad or scale._backward_hooks)
 
 
 _CARRIED = "_vdvae_patch_log_scale"
@@ -79,7 +123,7 @@ def carried(scale: Any) -> Tensor | None:
 
 
 def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+    return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
 
 
 def _log(scale: Tensor) -> Tensor:

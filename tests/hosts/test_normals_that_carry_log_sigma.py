@@ -275,3 +275,71 @@ def test_a_parameter_that_is_patched_beside_it_takes_no_posterior_its_logarithm(
     loss.backward()
     assert model.enc.bias.grad is not None
     torch.testing.assert_close(model.enc.bias.grad[4:], torch.full((4,), -0.125))  # -½ of log σ each, a mean of four
+
+
+class Twin(Base):
+    """A posterior with explin written in by hand, or `exp` to be patched; what is done with its σ, or its Normal."""
+
+    def __init__(self, *, patched: bool, of_sigma: Callable[[Tensor], object], of_normal: Callable[[Normal], object]):
+        super().__init__()
+        self.patched, self.of_sigma, self.of_normal = patched, of_sigma, of_normal
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        sigma = raw.exp() if self.patched else torch.where(raw <= 0, raw.clamp(max=0).exp(), raw + 1)
+        self.of_sigma(sigma)
+        q = Normal(mu, sigma)
+        self.of_normal(q)
+        return self.loss(q, x)
+
+
+def nothing(given: object) -> None:
+    """Leave it as it is."""
+
+
+def clipped(sigma: Tensor) -> None:
+    if sigma.requires_grad:
+        sigma.register_hook(lambda gradient: gradient.clamp(-1e-3, 1e-3))
+
+
+def tempered(q: Normal) -> None:
+    q.scale = 0.5 * q.scale
+
+
+@pytest.mark.parametrize(("of_sigma", "of_normal"), [(clipped, nothing), (nothing, tempered)])
+def test_what_a_host_does_with_a_sigma_or_a_normal_that_was_made_is_done(
+    of_sigma: Callable[[Tensor], object], of_normal: Callable[[Normal], object]
+) -> None:
+    results = []
+    for patched in (True, False):
+        model = Twin(patched=patched, of_sigma=of_sigma if of_normal is nothing else nothing, of_normal=nothing)
+        if patched:
+            vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, X))
+        model.of_normal = of_normal
+        torch.manual_seed(3)
+        loss = model(X)
+        loss.backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        results.append((loss.detach(), torch.cat([g.flatten() for g in gradients])))
+    (loss, gradients), (expected, of_twin) = results
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients, of_twin)
+
+
+def test_a_sigma_whose_gradient_is_retained_has_the_whole() -> None:
+    kept: list[Tensor] = []
+
+    def retain(sigma: Tensor) -> None:
+        if sigma.requires_grad:
+            sigma.retain_grad()
+            kept.append(sigma)
+
+    for patched in (True, False):
+        model = Twin(patched=patched, of_sigma=nothing, of_normal=nothing)
+        if patched:
+            vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, X))
+        model.of_sigma = retain
+        torch.manual_seed(3)
+        model(X).backward()
+    ours, of_twin = (sigma.grad for sigma in kept)
+    torch.testing.assert_close(ours, of_twin)
