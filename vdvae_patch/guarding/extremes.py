@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from vdvae_patch import normal
 from vdvae_patch.guarding import time_first
 from vdvae_patch.heads import Head, Outlet
-from vdvae_patch.patching.record import is_patched, patched_heads
-from vdvae_patch.patching.watch import each_log_sigma, log_sigma_of
+from vdvae_patch.patching.watch import each_log_sigma
 from vdvae_patch.scanning.watching.outcome import batch_dim
 from vdvae_patch.tables import columns
 from vdvae_patch.torch_versions import takes_hooks
@@ -173,9 +172,6 @@ class Seen:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Watch while the block runs; what parameters hold is looked at when it begins."""
-        for index, head in enumerate(self._heads):
-            if head.parameter:
-                self._see_parameter(index, head)
         modules = dict(self._model.named_modules())
         handles = []
         for outlet in dict.fromkeys(filter(None, map(_mean_of, self._heads))):
@@ -195,11 +191,6 @@ class Seen:
 
     def _see(self, index: int, log_sigma: Tensor) -> None:
         self._log_sigmas.setdefault(index, []).append(log_sigma.detach().double().cpu())
-
-    def _see_parameter(self, index: int, head: Head) -> None:
-        known = {(p.head.path, p.head.role): p for p in patched_heads(self._model)} if is_patched(self._model) else {}
-        value = head.channel_range.of(_parameter(self._model, head.path)).detach()
-        self._see(index, log_sigma_of(head, value, known.get((head.path, head.role))))
 
     def _see_mean(self, outlet: Outlet, module: nn.Module, _: Any, output: Any) -> None:
         if isinstance(output, Tensor):

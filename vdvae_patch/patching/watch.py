@@ -19,9 +19,14 @@ from vdvae_patch.torch_versions import takes_hooks
 @contextmanager
 def each_log_sigma(model: nn.Module, heads: Sequence[Head], see: Callable[[int, Tensor], None]) -> Iterator[None]:
     """Forward hooks that call `see` with a head's index and its log σ, at each call of the head's module that gives one
-    tensor."""
+    tensor. That of a head which is a parameter is seen at once."""
     modules = dict(model.named_modules())
     scales = {(p.head.path, p.head.role): p for p in patched_heads(model)} if is_patched(model) else {}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for index, head in enumerate(heads):
+        if head.parameter and head.path in parameters:
+            raw = head.channel_range.of(parameters[head.path].detach())
+            see(index, log_sigma_of(head, raw, scales.get((head.path, head.role))))
     handles = [
         modules[head.path].register_forward_hook(partial(_see, see, index, head, scales.get((head.path, head.role))))
         for index, head in enumerate(heads)

@@ -186,6 +186,7 @@ def _of_runs(key: str, one: RunSet, links: _Links, images: _Images, now: float) 
         ],
         "has_steps": any(len(run.log) for run in one.runs),
         "skips": sum(int(run.log.skipped.sum()) for run in one.runs),
+        "recorded_count": sum(sum(bool(skip.recorded) for skip in run.skips) for run in one.runs),
         "recorded": [
             {"run": one.name(i), "anchor": f"{key}-run{i}-skip{skip.recorded}"} | _skip(skip, links, images)
             for i, run in enumerate(one.runs)
@@ -318,6 +319,7 @@ def _skip(skip: Skip, links: _Links, images: _Images | None) -> dict[str, Any]:
         "replay": skip.replay,
         "folder": None if skip.folder is None else links(skip.folder),
         "images": drawn_before,
+        "of_heads": skip.of_heads,
         "heads": [
             {"name": name.text, "role": name.role} | {quantity: _shown(head.get(quantity)) for quantity in _OF_HEAD}
             for name, head in skip.heads

@@ -41,7 +41,8 @@ class Skip:
         replay: the command that does it again; empty if it was not recorded.
         folder: where it is recorded.
         images: drawn by `replay` before.
-        heads: the heads in this step, as they were written; of recorded skips alone.
+        heads: the heads in this step, as they were written, at most `PER_HEAD`; of recorded skips alone.
+        of_heads: how many there are of these.
     """
 
     step: int
@@ -57,6 +58,7 @@ class Skip:
     folder: Path | None = None
     images: tuple[Path, ...] = ()
     heads: tuple[tuple[HeadName, Mapping[str, Any]], ...] = field(default=(), repr=False)
+    of_heads: int = 0
 
 
 def of_run(row: Mapping[str, Any], folder: Path, recordings: Sequence[Path]) -> Skip | None:
@@ -85,6 +87,7 @@ def of_run(row: Mapping[str, Any], folder: Path, recordings: Sequence[Path]) -> 
         folder=recordings[recorded - 1] if recorded else None,
         images=_images(recordings[recorded - 1]) if recorded else (),
         heads=tuple((name_of(head), head) for head in heads[:PER_HEAD]) if recorded else (),
+        of_heads=len(heads) if recorded else 0,
     )
 
 
@@ -143,6 +146,7 @@ def of_guard(row: Mapping[str, Any], folder: Path, recorded: Mapping[str, int]) 
         else "",
         folder=folder / name if mine else None,
         heads=tuple((name_of(one), one) for one in heads[:PER_HEAD]) if mine else (),
+        of_heads=len(heads) if mine else 0,
     )
 
 

@@ -24,8 +24,8 @@ class Points:
     Attributes:
         width: how many steps a point stands for.
         nelbo, distortion, rate: means, nats per dimension.
+        lr: the mean.
         grad_norm: the largest.
-        lr: the last.
     """
 
     width: float
@@ -66,7 +66,6 @@ def points(log: Log, limit: int) -> Points:
         else np.unique(np.linspace(0, n, limit, endpoint=False).astype(np.int64))
     )
     middle = (starts + np.append(starts[1:], n)[: len(starts)] - 1) // 2
-    last = np.append(starts[1:], n)[: len(starts)] - 1
     applied = ~log.skipped
     return Points(
         width=n / len(starts) if n else 1.0,
@@ -76,7 +75,7 @@ def points(log: Log, limit: int) -> Points:
         distortion=_means(log.distortion, applied, starts),
         rate=_means(log.rate, applied, starts),
         grad_norm=_largest(log.grad_norm, applied, starts),
-        lr=log.lr[last],
+        lr=_means(log.lr, np.ones_like(applied), starts),
     )
 
 

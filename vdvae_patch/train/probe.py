@@ -27,6 +27,7 @@ class HeadState:
     of a VampPrior pass through the encoder, too. `kl` is of the latent whose posterior or prior the head is, in nats,
     averaged over the batch; NaN where there is none, or where its host does not say which
     (`TrainableEntry.latent_of`). `channels` are said where several heads of a role are of one module; else it is empty.
+    `seen` is whether the look came to the head: that of a likelihood decodes behind the latents, where a look ends.
     """
 
     path: str
@@ -35,6 +36,7 @@ class HeadState:
     log_sigma_max: float
     kl: float
     channels: str = ""
+    seen: bool = True
 
     @property
     def named(self) -> str:
@@ -42,8 +44,10 @@ class HeadState:
         return f"{self.path}[{self.channels}]" if self.channels else self.path
 
     def record(self) -> dict[str, Any]:
-        """For JSON, without channels that nobody needs to know."""
-        return {key: value for key, value in asdict(self).items() if key != "channels" or value}
+        """For JSON, without channels that nobody needs to know, and without a log σ that nobody saw."""
+        left_out = set() if self.channels else {"channels"}
+        left_out |= {"seen"} if self.seen else {"log_sigma_min", "log_sigma_max"}
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 def probe_heads(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor) -> list[HeadState]:
@@ -52,7 +56,8 @@ def probe_heads(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: T
 
 
 def probe_rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor, parts: int = 1) -> Tensor:
-    """`[heads + 1, 3]` on the device: minimum and maximum of log σ, and KL; NaN where a head was not seen.
+    """`[heads + 1, 3]` on the device: minimum and maximum of log σ, and KL. Of a head that was not seen they are ∞ and
+    −∞, the extremes of nothing; a KL that is not known is NaN.
 
     The last row has the KL of all latents together, see `whole_kl`. In as many parts, one after the other, as the step
     computes its batch in: so they have its noise, and its memory.
@@ -75,22 +80,28 @@ def _rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor)
         latents = entry.latents(model, x)
     kls = [latent.kl.float().sum() / len(x) for latent in latents]
     unknown = torch.full((), torch.nan, device=x.device)
+    nothing = torch.tensor(_OF_NOTHING, device=x.device)
     rows = []
     for index, latent in enumerate(entry.latent_of(getattr(model, "module", model), heads, len(kls))):
-        low, high = seen.get(index, (unknown, unknown))
+        low, high = seen.get(index, nothing)
         rows.append(torch.stack([low, high, unknown if latent is None else kls[latent]]))
     rows.append(torch.stack([unknown, unknown, torch.stack(kls).sum() if kls else unknown]))
     return torch.stack(rows)
 
 
+_OF_NOTHING = (torch.inf, -torch.inf)
+
+
 def head_states(heads: list[Head], rows: Tensor) -> list[HeadState]:
-    """What `probe_rows` measured, on the host."""
-    values = rows[:-1].tolist()
+    """What `probe_rows` measured, on the host; log σ is NaN, too, of a head that was not seen."""
     count = Counter((head.path, head.role) for head in heads)
-    return [
-        HeadState(head.path, head.role, low, high, kl, head.channels if count[head.path, head.role] > 1 else "")
-        for head, (low, high, kl) in zip(heads, values, strict=True)
-    ]
+    found = []
+    for head, (low, high, kl) in zip(heads, rows[:-1].tolist(), strict=True):
+        channels = head.channels if count[head.path, head.role] > 1 else ""
+        seen = (low, high) != _OF_NOTHING
+        extremes = (low, high) if seen else (torch.nan, torch.nan)
+        found.append(HeadState(head.path, head.role, *extremes, kl, channels, seen))
+    return found
 
 
 def whole_kl(rows: Tensor) -> Tensor:

@@ -124,6 +124,8 @@ def _seen(value: float, replay: Replay, head: HeadReplay) -> str:
 def _is_looked_at(head: HeadReplay) -> bool:
     """Not so a likelihood's that decodes behind the latents, where a look at them ends: nothing of it is known."""
     state = head.state
+    if not state.seen:
+        return False
     values = (state.log_sigma_min, state.log_sigma_max, state.kl)
     return state.role != "likelihood" or not all(map(math.isnan, values))
 

@@ -171,7 +171,8 @@
       const m = run.marks, many = m.count[i] > 1;
       const lines = [`<b>${esc(run.name)}</b>`, many ? `${m.count[i].toLocaleString("en")} skipped updates, steps ${m.first[i].toLocaleString("en")} to ${m.last[i].toLocaleString("en")}` : `skipped update, step ${m.first[i].toLocaleString("en")}`, `cause: ${esc(causeName(run, i))}`];
       if (m.ranks[m.rank[i]]) lines.push(`not finite: ${esc(m.ranks[m.rank[i]])}`);
-      if (m.heads[m.head[i]]) lines.push(`stands out: ${esc(m.heads[m.head[i]])}`);
+      if (many) lines.push("of the first of them:");
+      if (m.heads[m.head[i]]) lines.push(`stands out, of posteriors and priors: ${esc(m.heads[m.head[i]])}`);
       lines.push(`gradient norm ${show(m.norm[i])}`);
       lines.push(m.recorded[i] ? `recorded: replay --skip ${m.recorded[i]} (click)` : "not recorded");
       return lines.join("<br>");
@@ -290,9 +291,10 @@
       box.append(title);
       const facts = make("dl", undefined, "facts");
       const fact = (name, value) => { const d = make("div"); d.append(make("dt", name), make("dd", value)); facts.append(d); };
-      fact("NELBO (nats/dim)", show(m.nelbo[i])); fact("gradient norm", show(m.norm[i]));
-      if (m.ranks[m.rank[i]]) fact("not finite on", m.ranks[m.rank[i]]);
-      if (m.heads[m.head[i]]) fact("head that stands out", m.heads[m.head[i]]);
+      const of = many ? " of the first" : "";
+      fact(`NELBO${of} (nats/dim)`, show(m.nelbo[i])); fact(`gradient norm${of}`, show(m.norm[i]));
+      if (m.ranks[m.rank[i]]) fact(`not finite${of} on`, m.ranks[m.rank[i]]);
+      if (m.heads[m.head[i]]) fact(`head that stands out${of}, of posteriors and priors`, m.heads[m.head[i]]);
       box.append(facts);
       if (m.recorded[i]) {
         const text = run.replays[m.recorded[i]], line = make("div", undefined, "command"), copy = make("button", "copy", "copy");

@@ -33,6 +33,7 @@ def of_head(
     factor: float = 1.0,
     counted: float = 0.0,
     drawn: bool = True,
+    may_be_negative: bool = True,
 ) -> Iterator[str]:
     """Faults of one head's scale.
 
@@ -41,6 +42,7 @@ def of_head(
         factor: what the density or the KL has of the σ that is drawn with.
         counted: the σ as which the density counts any lower one, see `counted_from`.
         drawn: whether noise is multiplied by this σ.
+        may_be_negative: not so of a sum of positive ones, which is the raw value itself.
     """
     far = torch.tensor([-40.0, 40.0], dtype=torch.float64)
     low, high = sorted(float(s) for s in convention.sigma(far))  # of a log precision σ falls
@@ -67,9 +69,9 @@ def of_head(
             f"{path}: the likelihood's σ has {bound}, so the density of a well reconstructed value grows {grows} limit "
             f"({_SOURCE}, section 4); remedy: downbounded or bounded"
         )
-    if low < 0:
+    if low < 0 and may_be_negative:
         yield f"{path}: nothing keeps σ positive; remedy: any scale of this package"
-    elif (at := zero_between(convention)) is not None:
+    elif may_be_negative and (at := zero_between(convention)) is not None:
         yield (
             f"{path}: σ is zero where the raw value is {at + 0.0:g}, and its log, or a division by it, is not finite "
             "there; remedy: any scale of this package"
@@ -90,6 +92,22 @@ def of_uneven(path: str, readings: Sequence[Reading]) -> str:
 
 
 _WITH_ANOTHER = ops.ADDING | ops.MULTIPLYING | {"pow"}
+
+
+def of_factor(path: str, reading: Reading) -> str:
+    """That a head is a factor of a product of scales."""
+    return (
+        f"{path}: at {where(reading.node)} σ is a product of scales, of which this is one factor; each has a scale of "
+        "its own, and σ in tables, and the bounds of a scale, are those of the factor alone"
+    )
+
+
+def of_sum(path: str, reading: Reading) -> str:
+    """That a head is a term of a sum of scales."""
+    return (
+        f"{path}: at {where(reading.node)} σ is a sum of {len(reading.parts)} scales, of which this is one; what the "
+        "table has for the raw value is the sum itself, and a scale would take the place of all"
+    )
 
 
 def of_correlation(path: str, place: str) -> str:

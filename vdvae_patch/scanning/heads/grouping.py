@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
+
 from vdvae_patch import conventions
 from vdvae_patch.attach.sites import Site
 from vdvae_patch.composition import Measured, is_limited, named
@@ -147,7 +149,8 @@ def _joined(
     free = [(e, c) for e, c in emissions if (e.path, e.channels) not in heads]
     own = free or [(e, c) for e, c in emissions if ((e.path, e.channels), role) in owned][-1:] or emissions[-1:]
     scales = found[0].chain.end == "sum" and any(step.name not in ops.LINEAR_STEPS for _, c in own for step in c.steps)
-    if scales or any(emission.parameter for emission, _ in own):
+    factors = any(map(is_product_of_others, found))  # each of which gets a scale of its own
+    if scales or (any(emission.parameter for emission, _ in own) and not factors):
         own = own[-1:]
     for emission, chain in own:
         steps = chain.steps if found[0].chain.end == "product" else None
@@ -195,6 +198,9 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         counted = math.inf
     tiny = [] if floored else [(r, floor) for r in group.readings if (floor := tiny_floor(r))]
     uneven = hazards.of_uneven(name, group.readings)
+    if group.steps is not None and is_product_of_others(first):
+        uneven = hazards.of_factor(name, first)
+    summed = hazards.of_sum(name, first) if _is_sum_of_scales(first) else None
     drawn = any(r.evidence == "noise" for r in group.readings)
     found = Found(
         confidence="sure" if group.sure else "likely",
@@ -205,10 +211,13 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         reason=reason,
         evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
         warnings=(
-            *hazards.of_head(group.role, convention, agree, name, _ways(group.readings), factor, counted, drawn),
+            *hazards.of_head(
+                group.role, convention, agree, name, _ways(group.readings), factor, counted, drawn, summed is None
+            ),
             *(hazards.of_floored_log(emission.path, where(r.node), made_one is not None) for r in floored[:1]),
             *(hazards.of_tiny_floor(name, where(r.term.total), floor) for r, floor in tiny[:1] if r.term),
             *([uneven] if uneven else []),
+            *([] if summed is None else [summed]),
         ),
         alone=_alone(graph, group),
         at_output=beside and place == "call" and _is_bounded_output(group, convention, agree, shared),
@@ -233,6 +242,15 @@ def _convention(group: Group, nearly: bool = False) -> tuple[Convention, bool]:
     """See `convention_of`; of a factor of a product of scales that of the factor alone."""
     convention, agree = convention_of(group.readings, group.role, nearly)
     return (convention if group.steps is None else named(group.steps)), agree
+
+
+def _is_sum_of_scales(reading: Reading) -> bool:
+    """Whether σ is a sum of several that are each positive, `exp(a) + exp(b)`."""
+    far = torch.linspace(-8, 8, 9, dtype=torch.float64)
+    return reading.chain.end == "sum" and all(
+        any(step.name not in ops.LINEAR_STEPS for step in part.steps) and bool((named(part.steps).sigma(far) > 0).all())
+        for part in reading.parts
+    )
 
 
 def _floored(group: Group) -> list[Reading]:
