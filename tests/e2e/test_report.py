@@ -116,6 +116,19 @@ def test_every_skipped_update_is_in_the_page_with_cause_and_head(comparison: Pat
     assert skips > 4
 
 
+def test_what_a_page_leaves_out_of_its_lists_is_said(comparison: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vdvae_patch.report.page._LISTED", 1)
+    monkeypatch.setattr("vdvae_patch.report.skipped.PER_HEAD", 2)
+    text = Page(page_of(comparison)).text
+    recorded = len(list(comparison.glob("*/recordings/skip-*")))
+    runs = len({path.parent for path in comparison.glob("*/recordings/skip-*")})
+    assert recorded > runs
+    assert f"{recorded} of them are recorded and can be done again, of which {runs} are listed, the first" in text
+    rows = records.read(next(comparison.glob("vanilla*/skips.jsonl")))
+    assert f"the first 2 of {len(next(iter(rows))['heads'])} heads" in text
+    assert "head that stands out, of posteriors and priors" in text
+
+
 def test_the_page_holds_all_that_it_needs_and_asks_no_host(comparison: Path) -> None:
     text = page_of(comparison)
     page = Page(text)

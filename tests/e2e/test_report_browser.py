@@ -160,7 +160,7 @@ def test_a_skips_tooltip_shows_its_cause_and_choosing_it_its_replay(opened: Any,
     page.mouse.move(*at)
     tip = chart.locator(".hoverlayer .hovertext").first
     tip.wait_for(timeout=10_000)
-    for part in ("cause: high gradient", "stands out: ", "replay --skip"):
+    for part in ("cause: high gradient", "stands out, of posteriors and priors: ", "replay --skip"):
         assert part in tip.text_content()
     page.mouse.click(*at)
     panel = page.locator("[data-panel]")

@@ -151,3 +151,51 @@ def test_of_two_layers_whose_outputs_are_added_both_are_heads() -> None:
     heads = scan(model, rows())
     assert found(heads) == [("one", "3:6", "posterior"), ("two", "3:6", "posterior")]
     patch(model, heads=heads, posterior="explin")
+
+
+class Tempered(nn.Module):
+    """A posterior whose σ is a network's times, or plus, one that is learned for all."""
+
+    def __init__(self, join: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.dec, self.temperature = nn.Linear(6, 6), nn.Linear(3, 6), nn.Parameter(torch.tensor(0.3))
+        self.join = join
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.enc(x).chunk(2, 1)
+        sigma = self.join(raw, self.temperature)
+        z = mean + sigma * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + sigma**2 - 1) - sigma.log()
+        return 0.5 * (self.dec(z) - x).square().sum(1).mean() + kl.sum(1).mean()
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda raw, t: raw.exp() * F.softplus(t),
+        lambda raw, t: F.softplus(raw) * F.softplus(t),
+        lambda raw, t: raw.exp() * t.abs(),
+    ],
+)
+def test_a_networks_scale_times_a_learned_one_is_a_head_beside_it(join: Callable[[Tensor, Tensor], Tensor]) -> None:
+    model = Tempered(join)
+    heads = scan(model, rows())
+    assert sorted((head.path, head.role) for head in heads) == [("enc", "posterior"), ("temperature", "posterior")]
+    assert any("σ is a product of scales" in warning for warning in heads.warnings)
+    with pytest.warns(UserWarning, match="are those of the factor alone"):
+        patch(model, posterior="bounded(0.001, 100)", heads=heads)
+    for bias in (-120.0, 120.0):  # wherever the raw values are pushed
+        with torch.no_grad():
+            model.enc.bias[3:] = bias
+        model.zero_grad()
+        loss = model(rows())
+        loss.backward()
+        assert bool(loss.isfinite())
+        assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+
+
+def test_a_sum_of_two_scales_is_said_and_is_not_said_to_be_negative() -> None:
+    heads = scan(Tempered(lambda raw, t: F.softplus(raw) + F.softplus(t)), rows())
+    assert any("σ is a sum of 2 scales" in warning for warning in heads.warnings)
+    assert not any("nothing keeps σ positive" in warning for warning in heads.warnings)

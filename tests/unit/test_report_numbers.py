@@ -57,7 +57,9 @@ def test_a_point_of_many_steps_is_the_mean_of_those_that_were_applied() -> None:
     points = thinning.points(log, 10)
     assert len(points.step) == 10
     assert points.nelbo[5] == pytest.approx(log.nelbo[520:600].mean())
-    assert points.lr[-1] == 1e-3
+    assert points.lr[-1] == pytest.approx(1e-3)
+    log.lr[:] = np.linspace(0, 1, len(log.lr))
+    np.testing.assert_allclose(thinning.points(log, 10).lr, log.lr.reshape(10, 100).mean(1))
 
 
 def test_a_peak_of_the_gradient_norm_is_not_thinned_away() -> None:
