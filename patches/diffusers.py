@@ -64,6 +64,7 @@ class Diffusers(HostEntry):
         from vdvae_patch.attach import find
         from vdvae_patch.attach.decorators import function_of
         from vdvae_patch.attach.sites import CallStep, Site
+        from vdvae_patch.composition import Step, named
         from vdvae_patch.conventions import get
 
         method = next((m for m in _ENCODERS if _makes_distribution(type(model), m)), None)
@@ -78,7 +79,8 @@ class Diffusers(HostEntry):
             for span in find.calls(type(model), method, _DISTRIBUTION)
         )  # fmt: skip
         path, channels = _moments(model)
-        return [Head(path, "posterior", channels // 2, channels, convention=get("log_variance"), sites=sites)]
+        own = named((Step("clamp", (-30.0, 20.0)), Step("mul", (0.5,)), Step("exp")))
+        return [Head(path, "posterior", channels // 2, channels, convention=own, sites=sites)]
 
 
 def _loss(model: Any, x: Tensor) -> Tensor:
