@@ -330,3 +330,28 @@ def test_a_head_that_has_no_part_in_what_breaks_of_two_together_gets_its_scale()
     (line,) = [line for line in said.getvalue().splitlines() if line.startswith("NOT cured")]
     assert "log_noise[:]" in line
     assert "enc[4:8]" not in line
+
+
+class Supervised(nn.Module):
+    """A conditional prior whose variance is a sum, and whose mean is kept near a label as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.dec, self.prior = nn.Linear(10, 8), nn.Linear(4, 10), nn.Linear(4, 8)
+        self.log_noise = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        mean, log_sigma = self.enc(x).chunk(2, -1)
+        q = Normal(mean, log_sigma.exp())
+        z = q.rsample()
+        prior_mean, prior_log_var = self.prior(y).chunk(2, -1)
+        p = Normal(prior_mean, torch.sqrt(prior_log_var.exp() + self.log_noise.exp()))
+        kl = (q.log_prob(z) - p.log_prob(z)).sum(-1)
+        return (0.5 * ((self.dec(z) - x) ** 2).sum(-1) + kl + ((prior_mean - y) ** 2).sum(-1)).mean()
+
+
+def test_a_mean_that_is_compared_with_data_beside_its_density_makes_no_likelihood_of_its_sigma() -> None:
+    found = roles(Supervised(), torch.randn(16, 10), torch.randn(16, 4))
+    assert found["log_noise[:]"] == "prior"
+    assert found["enc[4:8]"] == "posterior"

@@ -199,3 +199,49 @@ def test_a_sum_of_two_scales_is_said_and_is_not_said_to_be_negative() -> None:
     heads = scan(Tempered(lambda raw, t: F.softplus(raw) + F.softplus(t)), rows())
     assert any("σ is a sum of 2 scales" in warning for warning in heads.warnings)
     assert not any("nothing keeps σ positive" in warning for warning in heads.warnings)
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda raw, t: (raw * t).exp(),
+        lambda raw, t: F.softplus(raw * t),
+        lambda raw, t: torch.sqrt(F.softplus(raw) * F.softplus(t)),
+    ],
+)
+def test_a_product_that_is_no_sigma_yet_is_not_said_to_be_one_of_scales(
+    join: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    heads = scan(Tempered(join), rows())
+    assert not any("σ is a product of scales" in warning for warning in heads.warnings)
+
+
+class OverNeighbours(nn.Module):
+    """A graph autoencoder whose raw values are sums over neighbours, formed in the model's own `forward`."""
+
+    def __init__(self, *, alone: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.alone = alone
+        self.hidden, self.mean, self.log_sigma, self.dec = *(nn.Linear(6, 6) for _ in range(3)), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        near = torch.eye(len(x)) if self.alone else (torch.ones(len(x), len(x)).tril(1).triu(-1))
+        h = torch.tanh(near @ self.hidden(x))
+        mean, log_sigma = near @ self.mean(h), near @ self.log_sigma(h)
+        self.sigma = log_sigma.exp()
+        z = mean + self.sigma * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + self.sigma**2 - 1) - log_sigma
+        return 0.5 * (self.dec(z) - x).square().sum(1).mean() + kl.sum(1).mean()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_sigma_of_a_sum_over_neighbours_is_bounded_where_it_is_used(alone: bool) -> None:
+    model = OverNeighbours(alone=alone)
+    heads = scan(model, rows())
+    assert [head.path for head in heads] == ["log_sigma" if alone else ""]  # what is moved alone is the layer's own
+    (patched,) = patch(model, posterior="bounded(0.6, 0.9)", heads=heads).heads
+    model(rows())
+    assert 0.6 <= float(model.sigma.detach().min()) <= float(model.sigma.detach().max()) <= 0.9
+    assert patched.after is not None
+    assert patched.after.median == pytest.approx(float(model.sigma.median()), rel=1e-2)

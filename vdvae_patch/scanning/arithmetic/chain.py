@@ -11,8 +11,8 @@ import torch
 
 from vdvae_patch.composition import Composition, Step
 from vdvae_patch.scanning.arithmetic import ops
-from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, is_variable, step_through
-from vdvae_patch.scanning.arithmetic.graph import Node
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, is_variable, settle, step_through
+from vdvae_patch.scanning.arithmetic.graph import LOOKED_AT, Node
 
 End = Literal["raw", "sum", "product", "precisions", "variances", "several", "constant"]
 """Where a chain begins. `raw`: one output of a network; `sum`, `product`: of two raw values, or of two scales;
@@ -316,6 +316,12 @@ def scaled_noise(node: Node) -> Spot | None:
 
 def _adds_zeros(node: Node, noise: Node) -> bool:
     """Whether noise has zeros added to it, as a draw of `Normal(torch.zeros(4), torch.ones(4))` has."""
-    others = [n for n in node.inputs if n is not noise]
+    others = [settle(Spot(n)).node for n in node.inputs if n is not noise]
     numbers = [a for a in node.args if isinstance(a, (int, float))]
-    return node.op == "add" and all(n.even and n.value == 0 for n in others) and not any(numbers)
+    return node.op == "add" and all(map(_is_zeros, others)) and not any(numbers)
+
+
+def _is_zeros(node: Node) -> bool:
+    """Whether the call has made zeros itself: a batch, or a buffer, may be zero by chance."""
+    known = node.op.startswith(("zeros", "new_zeros")) or math.prod(node.shape) <= LOOKED_AT
+    return known and node.kind == "constant" and not node.data and node.even and node.value == 0

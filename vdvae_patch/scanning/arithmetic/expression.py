@@ -59,6 +59,8 @@ def _stepped(spot: Spot) -> Spot | None:
         learned = [n for n in node.inputs if n.params or n.noise]
         if len(learned) != 1:
             return None
+        if learned[0].params and not node.moves:
+            return None  # a sum over neighbours, or a mixture of channels, is another value
         # what comes from parameters alone is a weight, unless constants (a one-hot vector) pick from it
         looked_up = bool(node.frames) and node.frames[0].host and not any(n.data for n in node.inputs)
         # so are weights that are drawn, by which a layer multiplies data

@@ -81,6 +81,8 @@ class Node:
         mask: whether it is an input of zeros and ones by which the host multiplies what networks put out: no data.
         drawn: whether it is of numbers that another library may have drawn in the call; see `foreign_draws.py`.
         diagonal: whether it is a constant matrix with zeros beside its diagonal, and a number on it.
+        moves: of a product of a network's value and of numbers that no parameter reaches, whether these are zeros and
+            one 1 for each element, so that it only moves what the network put out. An adjacency adds up neighbours.
         picked: of an operation that picks elements, which ones: its tensors of indices, by the number of their node.
         cut: the numbers of those inputs through which no gradient comes, as where the host detaches them.
         stepped: what `expression.step_through` found before, by the cuts; None while nodes may still change.
@@ -88,7 +90,7 @@ class Node:
 
     __slots__ = (
         "_inputs", "args", "cut", "data", "diagonal", "drawn", "even", "frames", "func", "id", "index", "inplace",
-        "kind", "kwargs", "mask", "name", "noise", "op", "params", "picked", "shape", "stepped", "value",
+        "kind", "kwargs", "mask", "moves", "name", "noise", "op", "params", "picked", "shape", "stepped", "value",
     )  # fmt: skip
 
     def __init__(self, id: int, kind: NodeKind, op: str, shape: tuple[int, ...]) -> None:
@@ -111,6 +113,7 @@ class Node:
         self.mask = False
         self.drawn = False
         self.diagonal = False
+        self.moves = False
         self.picked: dict[int, torch.Tensor] = {}
         self.cut: frozenset[int] = frozenset()
         self.stepped: dict[Any, Any] | None = None
@@ -314,6 +317,10 @@ def flat(value: Any) -> Iterator[Any]:
         yield value
 
 
+LOOKED_AT = 4096
+"""How many elements of a tensor `representative` and `is_even` see."""
+
+
 def representative(tensor: torch.Tensor) -> float:
     """An element of the largest magnitude among the first 4096; of a sparse tensor, among those that it stores."""
     if tensor.layout == torch.sparse_coo:
@@ -322,7 +329,7 @@ def representative(tensor: torch.Tensor) -> float:
         tensor = tensor.values()
     if tensor.numel() == 0 or tensor.is_complex() or tensor.device.type == "meta" or tensor.layout != torch.strided:
         return 0.0
-    values = tensor.detach().flatten()[:4096].double()
+    values = tensor.detach().flatten()[:LOOKED_AT].double()
     return float(values[values.abs().argmax()])
 
 
@@ -330,8 +337,17 @@ def is_even(tensor: torch.Tensor) -> bool:
     """Whether the first 4096 elements are one number."""
     if tensor.numel() == 0 or tensor.is_complex() or tensor.device.type == "meta" or tensor.layout != torch.strided:
         return False
-    values = tensor.detach().flatten()[:4096]
+    values = tensor.detach().flatten()[:LOOKED_AT]
     return bool((values == values[0]).all())
+
+
+def picks(matrix: torch.Tensor, dim: int) -> bool:
+    """Whether a matrix, or each of several, has zeros and at most one 1 along a dimension: a product over it moves
+    elements of the other factor, and leaves some out."""
+    if matrix.dim() < 2 or matrix.is_complex() or matrix.device.type == "meta" or matrix.layout != torch.strided:
+        return False
+    ones = matrix.detach() == 1
+    return bool((ones | (matrix.detach() == 0)).all()) and bool((ones.sum(dim) <= 1).all())
 
 
 def is_diagonal(tensor: torch.Tensor) -> bool:

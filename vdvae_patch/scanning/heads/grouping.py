@@ -37,7 +37,13 @@ from vdvae_patch.scanning.heads.pairing import with_normals
 from vdvae_patch.scanning.heads.roles import is_of_draws, role_of, shape_of
 from vdvae_patch.scanning.heads.twins import join_roles_of_twins
 from vdvae_patch.scanning.places.calls import CannotPlaceError, calls_of_layer, calls_of_module
-from vdvae_patch.scanning.places.placing import disagreeing, is_product_of_others, sites_of, sites_of_factor
+from vdvae_patch.scanning.places.placing import (
+    disagreeing,
+    is_product_of_others,
+    is_product_of_scales,
+    sites_of,
+    sites_of_factor,
+)
 
 
 def heads_of(graph: Graph, readings: Readings) -> list[Head]:
@@ -149,7 +155,7 @@ def _joined(
     free = [(e, c) for e, c in emissions if (e.path, e.channels) not in heads]
     own = free or [(e, c) for e, c in emissions if ((e.path, e.channels), role) in owned][-1:] or emissions[-1:]
     scales = found[0].chain.end == "sum" and any(step.name not in ops.LINEAR_STEPS for _, c in own for step in c.steps)
-    factors = any(map(is_product_of_others, found))  # each of which gets a scale of its own
+    factors = any(map(is_product_of_scales, found))  # each of which gets a scale of its own
     if scales or (any(emission.parameter for emission, _ in own) and not factors):
         own = own[-1:]
     for emission, chain in own:
@@ -198,7 +204,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         counted = math.inf
     tiny = [] if floored else [(r, floor) for r in group.readings if (floor := tiny_floor(r))]
     uneven = hazards.of_uneven(name, group.readings)
-    if group.steps is not None and is_product_of_others(first):
+    if group.steps is not None and is_product_of_scales(first):
         uneven = hazards.of_factor(name, first)
     summed = hazards.of_sum(name, first) if _is_sum_of_scales(first) else None
     drawn = any(r.evidence == "noise" for r in group.readings)

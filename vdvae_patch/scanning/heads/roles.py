@@ -70,7 +70,7 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         return rung, False
     if raw.node.noise and not (sampled and _sample_is_used(graph, readings, own)):
         return ("likelihood" if _has_size_of_data(graph, raw) else "prior"), False
-    if not sampled and _measures_data(graph, found):
+    if _measures_data(graph, found) and not (sampled and _sample_is_used(graph, readings, own)):
         return "likelihood", True
     around = _has_size_of_data(graph, raw) or _is_around_data(graph, found) or _is_of_one_parameter(graph, found)
     if not sampled and around:
@@ -622,9 +622,30 @@ def _measures_data(graph: Graph, found: list[Reading]) -> bool:
             if user.op not in ops.DIFFERENCES:
                 continue
             sides = [n for n in user.inputs if settle(Spot(n)).node is not settle(Spot(normal.loc)).node]
-            if any(is_data(side) or (not normal.loc.params and _is_residual(side)) for side in sides):
+            of_data = any(is_data(side) or (not normal.loc.params and _is_residual(side)) for side in sides)
+            if of_data and _is_scaled_by(graph, user, normal.scale):
                 return True
     return False
+
+
+def _is_scaled_by(graph: Graph, difference: Node, scale: Node) -> bool:
+    """Whether a difference is divided by, or multiplied with, what is computed of a scale, as the density has it."""
+    todo, seen = [difference], set[int]()
+    while todo and len(seen) < _NEAR_SCALE:
+        node = todo.pop(0)
+        for user in graph.consumers.get(node.id, ()):
+            if user.kind not in ("elementwise", "shape") or user.id in seen:
+                continue
+            others = [n for n in user.inputs if n is not node]
+            if user.op in ops.MULTIPLYING and any(n.params and _goes_on_from(n, scale) for n in others):
+                return True
+            seen.add(user.id)
+            todo.append(user)
+    return False
+
+
+_NEAR_SCALE = 12
+"""How many values behind a difference are looked at: a density squares it, and divides."""
 
 
 def _is_of_one_parameter(graph: Graph, found: list[Reading]) -> bool:

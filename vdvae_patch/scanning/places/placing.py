@@ -710,6 +710,11 @@ def is_product_of_others(reading: Reading) -> bool:
     )
 
 
+def is_product_of_scales(reading: Reading) -> bool:
+    """Whether σ itself is such a product, each factor of which can get a scale: not so exp(a b), nor a root."""
+    return is_product_of_others(reading) and all_alike([Sigma(), rest_behind(reading, 0)])
+
+
 def sites_of_factor(graph: Graph, readings: Iterable[Reading], emission: Emission) -> tuple[Site | ActivationSite, ...]:
     """The sites of one factor of σ = softplus(a) softplus(b) ..., where it is computed: each factor gets a scale."""
     found: dict[Site | ActivationSite, None] = {}

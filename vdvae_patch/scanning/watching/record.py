@@ -40,6 +40,7 @@ from vdvae_patch.scanning.arithmetic.graph import (
     flat,
     is_diagonal,
     is_even,
+    picks,
     representative,
 )
 from vdvae_patch.scanning.watching.foreign_draws import may_be_drawn
@@ -251,6 +252,8 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
                 node.kind = (
                     "shape"  # F.embedding(batch, self.raw) picks rows of a parameter; nn.Embedding emits its own
                 )
+            if name in ops.COMBINING and len(args) > 1:
+                node.moves = _moves(args, sources)
             if name in ops.SHUFFLING or name in ops.WRITING_PICKED or name == "embedding":
                 node.picked = _picked(args, sources)
             self._place(tensor, node, args, inplace)
@@ -670,6 +673,15 @@ def _picked(args: Any, sources: Any) -> dict[int, Tensor]:
         if isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex():
             found[source.id] = value.detach().to("cpu", copy=True)
     return found
+
+
+def _moves(args: Any, sources: Any) -> bool:
+    """Whether a product of two matrices, the last two arguments, has one that no parameter reaches and that only moves
+    elements of the other."""
+    (left, right), (of_left, of_right) = args[-2:], sources[-2:]
+    if not all(isinstance(value, Tensor) for value in (left, right)) or of_left.params == of_right.params:
+        return False
+    return picks(right, -2) if of_left.params else picks(left, -1)
 
 
 def _is_binary(tensor: Tensor) -> bool:
