@@ -238,6 +238,30 @@ def test_an_error_of_as_many_data_as_twice_the_latents_is_no_density_of_the_draw
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+class AroundALabel(nn.Module):
+    """A prior whose mean is data, p(z | y) = N(y, 1), in a KL of one sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stats, self.out = nn.Linear(8, 8), nn.Linear(4, 8)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        mean, v = self.stats(x).chunk(2, 1)
+        noise = torch.randn_like(mean)
+        z = mean + (0.5 * v).exp() * noise
+        kl = (-0.5 * v - 0.5 * noise**2 + 0.5 * (z - y) ** 2).sum(-1)
+        return (0.5 * ((self.out(z) - x) ** 2).sum(-1) + kl).mean()
+
+
+def test_a_prior_around_data_is_one() -> None:
+    heads = scan(AroundALabel(), torch.randn(16, 8), torch.randn(16, 4))
+    (head,) = heads
+    assert head.role == "posterior"
+    assert head.found is not None
+    assert (head.found.confidence, "first argument of a KL" in head.found.evidence) == ("sure", True)
+
+
 class Transformed(nn.Module):
     """A posterior that is a standard Normal behind an affine transform."""
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning.arithmetic import ops
-from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey, is_variable
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey, is_variable, settle
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.evidence.gaussian import MOST_LEAVES, GaussianTerm, Probe, fitted, totals
 from vdvae_patch.scanning.evidence.interpolated import leaves_of
@@ -102,8 +102,7 @@ def _of_samples(graph: Graph, stops: frozenset[int], drawn: Mapping[SpotKey, _Dr
             for key in keys:
                 products = left[key].products
                 means = [m for m in quadratic if m != key and _is_made_of(expression.leaves[m].node, products)]
-                # a reconstruction's error is quadratic in what a draw was decoded to, and is no prior's density of it
-                means = [m for m in means if not compares_data(node, [expression.leaves[m]])]
+                means = [m for m in means if not _is_reconstruction(node, expression.leaves[m])]
                 look = functools.partial(_of_sample, probe, node, key, left[key].log_sigma, means, quadratic)
                 if (term := look(_THE_SAME)) is not None:
                     del left[key]
@@ -111,6 +110,12 @@ def _of_samples(graph: Graph, stops: frozenset[int], drawn: Mapping[SpotKey, _Dr
                 elif key not in nearly and (term := look(_TAKEN_FOR)) is not None:
                     nearly[key] = term
     yield from (term for key, term in nearly.items() if key in left)
+
+
+def _is_reconstruction(total: Node, mean: Spot) -> bool:
+    """Whether a layer decodes a draw to it, and it is compared with data: an error is quadratic in it, too, and is no
+    prior's density. That of a draw itself, or of what a flow makes of it, may lie around data, as p(z | y) does."""
+    return settle(mean).node.kind == "opaque" and compares_data(total, [mean])
 
 
 def _is_made_of(node: Node, products: set[int]) -> bool:
