@@ -744,3 +744,19 @@ def test_a_continuous_bernoulli_is_the_density_of_grey_values(how: str) -> None:
     assert elbo.beta == pytest.approx(0.5)
     assert elbo.notes == ()
     assert "the likelihood stays" in elbo.instead("optimal")
+
+
+@pytest.mark.parametrize("how", ["by logits", "a Bernoulli"])
+def test_a_bernoulli_is_told_from_a_continuous_one_where_the_decoder_puts_out_zeros(how: str) -> None:
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        rec = F.binary_cross_entropy_with_logits(y, x, reduction="none").sum(1)
+        return (CONTINUOUS[how](x, y) if how in CONTINUOUS else rec).mean() + kl(m, v).sum(1).mean()
+
+    model = VAE(loss)
+    nn.init.zeros_(model.decoder.weight)
+    nn.init.zeros_(model.decoder.bias)
+    grey = torch.randint(0, 256, X.shape, generator=torch.Generator().manual_seed(3)) / 255
+    elbo = scan(model, grey).elbo
+    assert elbo.reconstruction is not None
+    assert elbo.reconstruction.kind.startswith("continuous") is (how in CONTINUOUS)
+    assert bool(elbo.notes) is (how not in CONTINUOUS)

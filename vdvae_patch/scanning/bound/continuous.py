@@ -9,7 +9,6 @@ parameter is E[x] − x, by which it is known, however C is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import torch
@@ -20,9 +19,14 @@ from vdvae_patch.scanning.bound.reconstruction import Term, way_back
 from vdvae_patch.scanning.bound.replay import Tail
 
 KIND: Final = "continuous Bernoulli density"
-_SAME = 1e-3
-"""Difference of a mean to that of a continuous Bernoulli: hosts have a series around ½, where C is 0 / 0. A Bernoulli's
-differs by up to 0.3."""
+_SAME = 1e-6
+"""Difference of a mean to that of a continuous Bernoulli, where it is looked at; a Bernoulli's differs by 0.15."""
+_APART = 0.2
+"""How far from zero logits are moved: at zero both means are ½."""
+_SERIES = 0.25
+"""Below this logit hosts have a series for C, which is 0 / 0 there, and which of its two forms is taken is held."""
+_SHARE = 0.1
+"""What such a series may be off by, of the distance to a Bernoulli's mean: 0.01 where it is the usual one."""
 _NEAR = 0.1
 
 
@@ -32,31 +36,29 @@ def as_continuous(tail: Tail, term: Term) -> bool:
         return False
     weights, x = term.where[0], tail.base[term.target.id].double()
     probability = _probability(term, tail.base[term.output.id].double())
-    places = [node for node in way_back(tail, term.output)[0] if node.shape == term.output.shape]
-    gradients = tail.adjoints(places)
-    for node in places:
-        for logit, gradient in _by_logit(tail.base[node.id].double(), gradients[node.id].double(), probability):
-            if gradient.shape != x.shape or weights.shape != x.shape:
-                continue
-            mean = gradient / weights + x
-            known = mean.isfinite() & logit.isfinite()
-            if bool(known.any()) and torch.allclose(mean[known], mean_of(logit)[known], rtol=0, atol=_SAME):
+    for node in way_back(tail, term.output)[0]:
+        value = tail.base[node.id].double()
+        if node.shape != term.output.shape or not x.shape == weights.shape == value.shape:
+            continue
+        if torch.allclose(torch.sigmoid(value), probability, atol=1e-6):  # a logit
+            gradient = tail.adjoints([node], {node.id: _moved_apart})[node.id].double()
+            logit = _moved_apart(value)
+            off = (gradient / weights + x - mean_of(logit)).abs()
+            allowed = torch.where(value.abs() < _SERIES, _SHARE * (torch.sigmoid(logit) - mean_of(logit)).abs(), _SAME)
+            known = off.isfinite()
+            if bool(known.any()) and bool((off <= allowed)[known].all()):
                 return True
     return False
+
+
+def _moved_apart(logit: Tensor) -> Tensor:
+    return torch.where(logit < 0, logit - _APART, logit + _APART)
 
 
 def _probability(term: Term, value: Tensor) -> Tensor:
     if term.reads == "logit":
         return torch.sigmoid(value)
     return value.exp() if term.reads == "log mean" else value
-
-
-def _by_logit(value: Tensor, gradient: Tensor, probability: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The logit, and the gradient for it, of a value that is the probability or the logit itself."""
-    if torch.allclose(value, probability, atol=1e-6):
-        yield torch.logit(probability), gradient * probability * (1 - probability)
-    if torch.allclose(torch.sigmoid(value), probability, atol=1e-6):
-        yield value, gradient
 
 
 def mean_of(logit: Tensor) -> Tensor:
@@ -68,7 +70,7 @@ def mean_of(logit: Tensor) -> Tensor:
 
 def is_of_its_output(tail: Tail, node: Node, term: Term) -> bool:
     """Whether a value is computed of a term's output, or of what that is computed of, and of no other part of a
-    network: in the loss it is a part of the normalizing constant."""
+    network: in a loss whose gradient for the output is this density's it is a part of the normalizing constant."""
     assert term.output is not None
     own = {n.id for n in way_back(tail, term.output)[0]}
     todo, seen = [node], set[int]()
