@@ -31,38 +31,44 @@ class StableNormal(Normal):
     def __init__(
         self, loc: Any, scale: Any, validate_args: bool | None = None, *, log_scale: Tensor | None = None
     ) -> None:
-        carrier = scale if log_scale is None else None
-        log_scale = carried(scale) if log_scale is None else log_scale
+        known = carried(scale) if log_scale is None else log_scale
         super().__init__(loc, scale, validate_args=validate_args)
-        known = _log(self.scale) if log_scale is None else broadcast_all(log_scale, self.loc)[0]
-        self._remember(known, None if log_scale is None else carrier)
-
-    def _remember(self, log_scale: Tensor, carrier: Tensor | None) -> None:
-        """
-        Args:
-            carrier: the tensor σ that carried it, if one did.
-        """
-        self._log_scale, self._carrier = log_scale, carrier
-        self._of = self.scale, _version(self.scale)
+        self.log_scale = _log(self.scale) if known is None else broadcast_all(known, self.loc)[0]
+        self._carrier = scale if log_scale is None and known is not None else None
+        self._seen = _seen(self.scale)
 
     @property
-    def log_scale(self) -> Tensor:
-        """log σ. Of another `scale`, as after `q.scale = 0.5 * q.scale`, its logarithm; and where σ has hooks, or
-        retains its gradient, computed through σ, so that they see the whole gradient."""
-        scale, version = self._of
-        if self.scale is not scale or version != _version(scale):
+    def scale(self) -> Tensor:
+        """σ. A host that puts another one there, as a temperature does, gets the logarithm of that."""
+        given: Tensor = self.__dict__["scale"]
+        return given
+
+    @scale.setter
+    def scale(self, scale: Tensor) -> None:
+        made = "scale" in self.__dict__
+        self.__dict__["scale"] = scale
+        if made:
+            self.log_scale, self._carrier = _log(torch.as_tensor(scale)), None
+            self._seen = _seen(scale)
+
+    def _log_sigma(self) -> Tensor:
+        """`log_scale`; of a σ that was changed in place since, its logarithm. Where σ has hooks, or retains its
+        gradient, it is computed through σ, so that they see the whole gradient."""
+        if _is_changed(self.scale, getattr(self, "_seen", None)):
             return _log(self.scale)
-        if self._carrier is not None and _is_watched(self._carrier):
-            through: Tensor = _Through.apply(self._carrier, self._log_scale.detach())  # type: ignore[no-untyped-call]
-            return through
-        return self._log_scale
+        carrier = getattr(self, "_carrier", None)
+        if carrier is not None and _is_watched(carrier):
+            through: Tensor = _Through.apply(carrier, self.log_scale.detach())  # type: ignore[no-untyped-call]
+            # past a σ that is rounded, whose slope has no digits, the gradient goes to log σ as where nobody looks
+            return torch.where(carrier >= torch.finfo(carrier.dtype).smallest_normal, through, self.log_scale)
+        return self.log_scale
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> StableNormal:
         """As `Normal.expand`."""
         new: StableNormal = self._get_checked_instance(StableNormal, _instance)  # type: ignore[no-untyped-call]
         batch_shape = torch.Size(batch_shape)
         new.loc, new.scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
-        new._remember(self.log_scale.expand(batch_shape), None)
+        new.log_scale = self._log_sigma().expand(batch_shape)
         super(Normal, new).__init__(batch_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -71,25 +77,30 @@ class StableNormal(Normal):
         """Log density in nats, elementwise."""
         if self._validate_args:
             self._validate_sample(value)
-        return normal.log_prob(value, self.loc, self.log_scale)
+        return normal.log_prob(value, self.loc, self._log_sigma())
 
     def entropy(self) -> Tensor:
         """½ + ½ log 2π + log σ, in nats."""
-        return 0.5 + normal.HALF_LOG_2PI + self.log_scale
+        return 0.5 + normal.HALF_LOG_2PI + self._log_sigma()
 
 
 class _Through(torch.autograd.Function):
     """A log σ that is known, whose gradient goes to σ as that of σ's logarithm does: g / σ."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, scale: Tensor, log_scale: Tensor) -> Tensor:
-        ctx.save_for_backward(scale)
+    def forward(scale: Tensor, log_scale: Tensor) -> Tensor:
         return log_scale.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (scale,) = ctx.saved_tensors
-        least = torch.finfo(scale.dtype).smallest_normal  # of one that was rounded to zero the slope is zero as well
+        least = torch.finfo(scale.dtype).smallest_normal
         return (gradient / scale.clamp(min=least)).sum_to_size(scale.shape), None
 
 
@@ -98,6 +109,18 @@ def _is_watched(scale: Tensor) -> bool:
     if torch.compiler.is_compiling() or not scale.requires_grad:
         return False
     return bool(scale.retains_grad or scale._backward_hooks)
+
+
+def _seen(scale: Any) -> tuple[int, int] | None:
+    """Which tensor it is, and its version; a copy of it is another one, of which nothing is known."""
+    return None if torch.compiler.is_compiling() or not isinstance(scale, Tensor) else (id(scale), _version(scale))
+
+
+def _is_changed(scale: Any, seen: tuple[int, int] | None) -> bool:
+    """Whether a tensor was changed in place since."""
+    if seen is None or torch.compiler.is_compiling() or not isinstance(scale, Tensor):
+        return False
+    return id(scale) == seen[0] and _version(scale) != seen[1]
 
 
 _CARRIED = "_vdvae_patch_log_scale"
@@ -123,7 +146,7 @@ def carried(scale: Any) -> Tensor | None:
 
 
 def _version(tensor: Tensor) -> int:
-    return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _log(scale: Tensor) -> Tensor:
@@ -132,7 +155,7 @@ def _log(scale: Tensor) -> Tensor:
 
 
 def _log_scale(distribution: Normal) -> Tensor:
-    return distribution.log_scale if isinstance(distribution, StableNormal) else _log(distribution.scale)
+    return distribution._log_sigma() if isinstance(distribution, StableNormal) else _log(distribution.scale)
 
 
 def _kl(q: Normal, p: Normal) -> Tensor:

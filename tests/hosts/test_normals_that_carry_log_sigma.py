@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -343,3 +345,57 @@ def test_a_sigma_whose_gradient_is_retained_has_the_whole() -> None:
         model(X).backward()
     ours, of_twin = (sigma.grad for sigma in kept)
     torch.testing.assert_close(ours, of_twin)
+
+
+def carried_far() -> StableNormal:
+    raw = torch.full((3,), -120.0)
+    return StableNormal(torch.zeros(3), carrying(raw.exp(), raw))
+
+
+def saved(q: StableNormal) -> StableNormal:
+    file = io.BytesIO()
+    torch.save(q, file)
+    file.seek(0)
+    again: StableNormal = torch.load(file, weights_only=False)
+    return again
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda q: pickle.loads(pickle.dumps(q)), saved])
+def test_a_copy_knows_log_sigma_as_well(copied: Callable[[StableNormal], StableNormal]) -> None:
+    q = copied(carried_far())
+    assert q.log_scale.tolist() == [-120.0] * 3
+    assert q.entropy().tolist() == carried_far().entropy().tolist()
+    assert q.expand((2, 3)).log_scale.tolist() == [[-120.0] * 3] * 2
+
+
+def test_a_scale_that_is_exchanged_or_changed_in_place_has_its_own_logarithm() -> None:
+    q = carried_far()
+    q.scale = torch.full((3,), 2.0)
+    assert q.entropy().tolist() == pytest.approx(Normal(torch.zeros(3), 2.0).entropy().tolist())
+    q.scale.mul_(0.5)
+    assert q.entropy().tolist() == pytest.approx(Normal(torch.zeros(3), 1.0).entropy().tolist())
+    q.scale = 0.5  # type: ignore[assignment]  # as torch's Normal takes it
+    assert float(q.log_prob(torch.tensor(1.0))[0]) == pytest.approx(float(Normal(0.0, 0.5).log_prob(torch.tensor(1.0))))
+
+
+def test_a_hook_changes_no_gradient_where_sigma_is_rounded() -> None:
+    gradients = []
+    for hooked in (False, True):
+        raw = torch.tensor([-120.0, -1.0, 2.0], requires_grad=True)
+        sigma = carrying(raw.exp(), raw)
+        if hooked:
+            sigma.register_hook(lambda gradient: None)
+        StableNormal(torch.zeros(3), sigma).entropy().sum().backward()
+        gradients.append(raw.grad)
+    assert gradients[0] is not None
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_a_hooked_sigma_is_transformed() -> None:
+    def entropy(raw: Tensor) -> Tensor:
+        sigma = carrying(raw.exp(), raw)
+        sigma.register_hook(lambda gradient: None)
+        return StableNormal(torch.zeros(3), sigma).entropy().sum()
+
+    raw = torch.tensor([[-3.0, -1.0, 2.0], [0.0, 1.0, -2.0]])
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(entropy))(raw), torch.ones(2, 3))
