@@ -199,7 +199,10 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 def _is_finite(value: Tensor) -> bool:
-    return bool(value.isfinite().all())
+    """Of what cannot be asked, as of eight bits or without values, nothing is known to be otherwise."""
+    with suppress(RuntimeError):  # NotImplementedError is one
+        return bool(value.isfinite().all())
+    return True
 
 
 def _is_trained(value: Tensor) -> bool:

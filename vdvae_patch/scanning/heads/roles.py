@@ -68,10 +68,10 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     rung = _role_on_a_ladder(readings, raw)
     if rung is not None:
         return rung, False
-    if raw.node.noise and not (sampled and _sample_is_used(graph, readings, own)):
-        return ("likelihood" if _has_size_of_data(graph, raw) else "prior"), False
     if _measures_data(graph, found) and not (sampled and _sample_is_used(graph, readings, own)):
         return "likelihood", True
+    if raw.node.noise and not (sampled and _sample_is_used(graph, readings, own)):
+        return ("likelihood" if _has_size_of_data(graph, raw) else "prior"), False
     around = _has_size_of_data(graph, raw) or _is_around_data(graph, found) or _is_of_one_parameter(graph, found)
     if not sampled and around:
         return "likelihood", False  # a Normal that is made of the data, and never drawn from

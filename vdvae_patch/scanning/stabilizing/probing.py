@@ -167,6 +167,7 @@ class Probe:
             known = {id(h) for verdict in found for h in verdict.heads}
             rest = [unit for unit in chosen if id(unit[0]) not in known]
             found += self._breaking(heads, rest, -math.inf) if rest else []
+        found = self._with_other_partners(heads, following, found)
         for seed in _DRAWS if following and not found else ():
             with drawn_anew(seed):
                 found = found or self._breaking(heads, following, max(self.levels))
@@ -200,19 +201,49 @@ class Probe:
         outcome = with_origin(self._outcome(heads, pushed, level, tracer), tracer)
         return [Verdict(tuple(h for unit in pushed for h in unit), outcome, level)]
 
-    def _needed(self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float) -> Sequence[Unit]:
-        """Those of some which break together, and in no half, that are needed for it: without what has no part in it,
-        a role at a time, and a head at a time of few."""
-        roles = dict.fromkeys(h.head.role for unit in pushed for h in unit)
-        for role in roles if len(roles) > 1 else ():
-            rest = [unit for unit in pushed if all(h.head.role != role for h in unit)]
-            if rest and not self._outcome(heads, rest, level, None).finite:
-                pushed = rest
-        for unit in pushed if len(pushed) <= _FEW else ():
-            rest = [other for other in pushed if other is not unit]
-            if rest and not self._outcome(heads, rest, level, None).finite:
-                pushed = rest
-        return pushed
+    def _with_other_partners(
+        self, heads: Sequence[PatchedHead], following: Sequence[Unit], found: Sequence[Verdict]
+    ) -> list[Verdict]:
+        """Verdicts of several heads together, with those that break as well beside one of them: of a + b and a + c."""
+        known = {id(h) for verdict in found for h in verdict.heads}
+        wider = []
+        for verdict in found:
+            members = [unit for unit in following if any(h is unit[0] for h in verdict.heads)]
+            for unit in following if len(members) > 1 and len(following) <= _FEW and verdict.level is not None else ():
+                if id(unit[0]) not in known and any(
+                    self._breaks(heads, [[member, unit]], verdict.level or 0.0) for member in members
+                ):
+                    known |= {id(h) for h in unit}
+                    verdict = replace(verdict, heads=(*verdict.heads, *unit))
+            wider.append(verdict)
+        return wider
+
+    def _needed(self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float) -> list[Unit]:
+        """Those of some which break together, and in no half, that have a part in it: a head at a time of few, and else
+        a role at a time. What breaks with another partner than the first that is found has one, too."""
+        parts = [[unit] for unit in pushed]
+        if len(pushed) > _FEW:
+            roles = dict.fromkeys(unit[0].head.role for unit in pushed)
+            parts = [[unit for unit in pushed if unit[0].head.role == role] for role in roles]
+        found = first = self._fewest(heads, parts, level)
+        for part in first:
+            rest = [other for other in parts if other is not part]
+            if self._breaks(heads, rest, level):
+                found = [*found, *self._fewest(heads, rest, level)]
+        having = {id(unit) for part in found for unit in part}
+        return [unit for unit in pushed if id(unit) in having]
+
+    def _fewest(self, heads: Sequence[PatchedHead], parts: list[list[Unit]], level: float) -> list[list[Unit]]:
+        """Parts that break together, without each that can be left out."""
+        for part in parts:
+            rest = [other for other in parts if other is not part]
+            if self._breaks(heads, rest, level):
+                parts = rest
+        return parts
+
+    def _breaks(self, heads: Sequence[PatchedHead], parts: Sequence[Sequence[Unit]], level: float) -> bool:
+        pushed = [unit for part in parts for unit in part]
+        return bool(pushed) and not self._outcome(heads, pushed, level, None).finite
 
     def _outcome(
         self,
