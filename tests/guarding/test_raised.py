@@ -246,8 +246,12 @@ def test_a_buffer_that_cannot_be_asked_whether_it_is_finite_takes_no_errors_plac
     with vdvae_patch.guard(model, file=io.StringIO()):
         model(x)
         x[3, 2] = math.nan
-        with pytest.raises(ValueError, match="Expected parameter loc"):
+        raised_here = ""
+        try:
             model(x)
+        except ValueError as error:
+            raised_here = str(error)
+    assert raised_here.startswith("Expected parameter loc")
     assert all(bool(b.isfinite().all()) for name, b in model.named_buffers() if name.startswith("norm"))
 
 
@@ -266,7 +270,8 @@ def test_an_error_of_a_batch_is_not_put_down_to_the_running_statistics_that_it_h
             loss = model(x)
         except ValueError as error:  # as a loop does that goes on without this batch
             notes.append(note_of(error))
-            assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+            assert torch.equal(model.norm.running_mean, before["norm.running_mean"])
+            assert torch.equal(model.norm.running_var, before["norm.running_var"])
             continue
         optimizer.zero_grad()
         loss.backward()

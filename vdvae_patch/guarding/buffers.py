@@ -121,15 +121,19 @@ class Buffers:
                 value.data.copy_(kept)
             owner[name] = value
 
-    def spoilt(self) -> list[str]:
-        """The names of those that are not finite, and were when they were copied."""
-        own = [owner.get(name) for owner, name in self._owners]
-        bad = {
-            id(now)
-            for now, kept in zip(own, self._kept, strict=True)
-            if now is not None and now.is_floating_point() and not _is_finite(now) and _is_finite(kept)
-        }
-        return [name for name, buffer in self._model.named_buffers() if id(buffer) in bad]
+    @torch.no_grad()
+    def put_back_spoilt(self) -> list[str]:
+        """Make those what they were that are not finite, and were when they were copied; their names."""
+        names = {id(buffer): name for name, buffer in self._model.named_buffers()}
+        found = []
+        for (owner, name), value, kept in zip(self._owners, self._own, self._kept, strict=True):
+            now = owner.get(name)
+            if now is None or id(now) not in names or _is_finite(now) or not _is_finite(kept):
+                continue
+            value.data.copy_(kept)
+            owner[name] = value
+            found.append(names[id(now)])
+        return found
 
     def put_back_where(self, flag: Tensor) -> None:
         """The same where a flag on the device is set, without a wait for it; of buffers that are `in_place`."""

@@ -388,6 +388,7 @@ class Guard:
         if self._ended:
             self._ended = False
             self._window.give_up()
+            self._buffers.take()  # a loop that goes on may have set them, as from a checkpoint
         if self._stepped:
             self._stepped = False
             for optimizer in list(self._begun):
@@ -718,8 +719,7 @@ class Guard:
 
     def _put_back_what_an_error_left(self) -> None:
         """Running statistics that a step has made infinite before it ended: a loop that catches the error goes on."""
-        if names := self._buffers.spoilt():
-            self._buffers.put_back()
+        if names := self._buffers.put_back_spoilt():
             self._voice.say_once(f"{some(tuple(names))} of the model was no longer finite, and is what it was before")
         self._put_back_spoilt()
 
