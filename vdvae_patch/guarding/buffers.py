@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from vdvae_patch.guarding.deferred import selected
+from vdvae_patch.scanning.watching.outcome import is_finite
 from vdvae_patch.untrained import Places, places_of_untrained
 
 _AGAIN = 50  # steps between two looks at which modules there are
@@ -128,7 +129,7 @@ class Buffers:
         found = []
         for (owner, name), value, kept in zip(self._owners, self._own, self._kept, strict=True):
             now = owner.get(name)
-            if now is None or id(now) not in names or _is_finite(now) or not _is_finite(kept):
+            if now is None or id(now) not in names or is_finite(now) or not is_finite(kept):
                 continue
             value.data.copy_(kept)
             owner[name] = value
@@ -200,13 +201,6 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
         return one is other
     alike = one.shape == other.shape and one.dtype == other.dtype
     return alike and bool(((one == other) | (one.isnan() & other.isnan())).all())
-
-
-def _is_finite(value: Tensor) -> bool:
-    """Of what cannot be asked, as of eight bits or without values, nothing is known to be otherwise."""
-    with suppress(RuntimeError):  # NotImplementedError is one
-        return bool(value.isfinite().all())
-    return True
 
 
 def _is_trained(value: Tensor) -> bool:

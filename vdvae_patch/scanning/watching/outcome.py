@@ -107,11 +107,14 @@ def outcome_of(
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether every element is."""
-    if tensor.is_meta:
-        return True
+    return tensor.is_meta or tensor.is_quantized or bool(_elements(tensor).isfinite().all())
+
+
+def _elements(tensor: Tensor) -> Tensor:
+    """Those that it stores, of a type that can be asked what they are."""
     values = tensor.detach()
     values = values.coalesce().values() if values.is_sparse else values
-    return bool(values.isfinite().all())
+    return values.float() if values.is_floating_point() and values.element_size() == 1 else values
 
 
 def _not_finite(tensor: Tensor) -> bool:
@@ -120,7 +123,7 @@ def _not_finite(tensor: Tensor) -> bool:
 
 def has_nan(tensor: Tensor) -> bool:
     """Whether an element is NaN; infinities alone are none."""
-    return not is_finite(tensor) and bool(tensor.detach().isnan().any())
+    return not is_finite(tensor) and bool(_elements(tensor).isnan().any())
 
 
 def from_outside(model: nn.Module, data: Any, *, masks: bool = False) -> Iterator[str]:
