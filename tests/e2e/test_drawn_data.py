@@ -14,9 +14,10 @@ import torch
 from runs import assert_same, final_state, metrics
 from vdvae_patch.patches.large_vae import HOST
 
-from vdvae_patch.data import mnist
+from vdvae_patch.data import mnist, mnist_labels
+from vdvae_patch.decoders import PixelGrid
 from vdvae_patch.hosts.preset import Optimization
-from vdvae_patch.train import flight
+from vdvae_patch.train import classifier, flight
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.loop import train
 from vdvae_patch.train.replay import replay
@@ -94,3 +95,22 @@ def test_a_host_of_closed_forms_has_none_of_it(config: TrainConfig[Any]) -> None
     summary = train(replace(config, host="mlp_vae", preset="paper", variant="explin", architecture=paper)).summary
     assert summary is not None
     assert not {"lower_bound_nats", "log_likelihood_nats", "active_units"} & summary.keys()
+
+
+def test_the_classifier_of_a_constraint_is_shown_images_as_they_are_drawn(
+    config: TrainConfig[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.data_root is not None
+    labels = np.random.default_rng(1).integers(0, 10, 10_040, dtype=np.uint8)
+    header = struct.pack(">II", 0x801, len(labels))
+    (config.data_root / mnist_labels.LABELS_FILE).write_bytes(gzip.compress(header + labels.tobytes(), 1))
+    shown: list[torch.Tensor] = []
+
+    def fit(network: torch.nn.Module, images: torch.Tensor, *rest: object) -> float:
+        shown.append(images)
+        return 0.5
+
+    monkeypatch.setattr(classifier, "fit", fit)
+    classifier.of_data("mnist-drawn-anew", config.data_root, PixelGrid(0, 1))
+    (images,) = shown
+    assert images.unique().tolist() == [0, 1]

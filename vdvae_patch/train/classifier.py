@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vdvae_patch.data import DATASETS
+from vdvae_patch.data.binarized import draw
 from vdvae_patch.decoders import PixelGrid
 from vdvae_patch.errors import DataError
 
@@ -73,8 +74,8 @@ def fit(
 def of_data(name: str, root: Path | None, pixels: PixelGrid, epochs: int = EPOCHS) -> tuple[Classifier, float]:
     """A classifier of a data set's training images, and its accuracy on the last tenth of them.
 
-    The same for every run: neither its first weights nor the order of the images depend on a run's seed. Nothing of
-    torch's own generator is moved.
+    Of a data set that is drawn anew in every batch they are drawn once. The same for every run: neither its first
+    weights nor the order of the images depend on a run's seed. Nothing of torch's own generator is moved.
 
     Args:
         name: as of `data.load`.
@@ -92,7 +93,10 @@ def of_data(name: str, root: Path | None, pixels: PixelGrid, epochs: int = EPOCH
             f"{name}: {error}. MNIST and Fashion-MNIST have labels; beside --data arrays save train-labels.npy; in a "
             "loop of your own give a network, objectives.get(..., classifier=network)"
         ) from None
-    train = dataset.read(root, download=True).train
+    splits = dataset.read(root, download=True)
+    train = splits.train
+    if splits.normalization.drawn:  # grey ones that a run sees in black and white
+        train = draw(train, np.random.RandomState(0))
     count, height, width, channels = (int(length) for length in train.shape)
     if len(labels) != count:
         raise DataError(f"data set {name!r} has {len(labels):,} labels for {count:,} training images")
