@@ -38,7 +38,7 @@ def seam(model: nn.Module) -> TopPriorSeam:
     instead = (Instead("", "forward", forward), Instead("", "forward_uncond_samples", uncond_samples))
     return TopPriorSeam(
         (size, size, channels), (int(block.zdim), int(block.base), int(block.base)),
-        Normalized(encode, 127.5, 4 / 255), read, instead,
+        Normalized(encode, 127.5, 4 / 255), read, instead, ("decoder.dec_blocks.0.prior",),
     )  # fmt: skip
 
 

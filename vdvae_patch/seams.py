@@ -110,6 +110,7 @@ class TopPriorSeam:
         read: from a target as the entry's `losses` takes it to images as `encode` does.
         instead: the host's methods that read the prior, and what takes their place; those that a decoder replaces too
             are the same functions.
+        unread: the modules of which a head is the host's own prior, which nobody reads then.
     """
 
     images: tuple[int, ...]
@@ -117,6 +118,7 @@ class TopPriorSeam:
     encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
     read: Callable[[Tensor], Tensor]
     instead: tuple[Instead, ...]
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts.trainable import TrainableEntry
+from vdvae_patch.patching.top_prior import top_prior_in
 from vdvae_patch.patching.watch import each_log_sigma
 from vdvae_patch.train.aside import aside
 
@@ -82,7 +83,12 @@ def _rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor)
     unknown = torch.full((), torch.nan, device=x.device)
     nothing = torch.tensor(_OF_NOTHING, device=x.device)
     rows = []
-    for index, latent in enumerate(entry.latent_of(getattr(model, "module", model), heads, len(kls))):
+    bare = getattr(model, "module", model)
+    unread = entry.top_prior_seam(bare).unread if top_prior_in(bare) is not None else ()
+    for index, latent in enumerate(entry.latent_of(bare, heads, len(kls))):
+        if heads[index].role == "prior" and heads[index].path in unread:
+            rows.append(torch.stack([*nothing, unknown]))
+            continue
         low, high = seen.get(index, nothing)
         rows.append(torch.stack([low, high, unknown if latent is None else kls[latent]]))
     rows.append(torch.stack([unknown, unknown, torch.stack(kls).sum() if kls else unknown]))
