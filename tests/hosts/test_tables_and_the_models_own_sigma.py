@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -189,3 +190,37 @@ def test_one_factor_for_all_is_part_of_sigma() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         vdvae_patch.patch(model := TimesANumber(), "explin", heads=vdvae_patch.scan(model, X))
+
+
+class Masked(nn.Module):
+    """A VAE some of whose latents are absent."""
+
+    def __init__(self, mask: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mask = mask
+        self.mean, self.log_var, self.out = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor, absent: Tensor) -> Tensor:
+        mean, log_var = self.mean(x), self.mask(self.log_var(x), absent)
+        z = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
+        kl = -0.5 * (1 + log_var - mean**2 - log_var.exp())
+        return ((self.out(z) - x) ** 2).sum(1).mean() + kl.sum(1).mean()
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        lambda raw, absent: raw.masked_fill(absent, 0.0),
+        lambda raw, absent: torch.where(absent, torch.zeros_like(raw), raw),
+        lambda raw, absent: raw * (~absent).float(),
+    ],
+)
+@pytest.mark.parametrize("some", [True, False])
+def test_that_a_mask_leaves_some_sigma_to_the_host_is_said(
+    mask: Callable[[Tensor, Tensor], Tensor], some: bool
+) -> None:
+    absent = torch.zeros(12, 4, dtype=torch.bool)
+    absent[6:, 2] = some
+    heads = vdvae_patch.scan(Masked(mask), torch.randn(12, 6), absent)
+    assert any("a mask takes some elements out" in warning for warning in heads.warnings) is some

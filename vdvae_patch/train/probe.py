@@ -105,8 +105,8 @@ def head_states(heads: list[Head], rows: Tensor) -> list[HeadState]:
     for head, (low, high, kl) in zip(heads, rows[:-1].tolist(), strict=True):
         channels = head.channels if count[head.path, head.role] > 1 else ""
         seen = (low, high) != _OF_NOTHING
-        extremes = (low, high) if seen else (torch.nan, torch.nan)
-        found.append(HeadState(head.path, head.role, *extremes, kl, channels, seen))
+        low, high = (low, high) if seen else (torch.nan, torch.nan)
+        found.append(HeadState(head.path, head.role, low, high, kl, channels, seen))
     return found
 
 

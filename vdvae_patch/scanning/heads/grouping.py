@@ -203,7 +203,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
     if _is_drawn_alone(group):
         counted = math.inf
     tiny = [] if floored else [(r, floor) for r in group.readings if (floor := tiny_floor(r))]
-    uneven = hazards.of_uneven(name, group.readings)
+    uneven = hazards.of_uneven(name, group.readings) or hazards.of_masked(name, group.readings)
     if group.steps is not None and is_product_of_scales(first):
         uneven = hazards.of_factor(name, first)
     summed = hazards.of_sum(name, first) if _is_sum_of_scales(first) else None
