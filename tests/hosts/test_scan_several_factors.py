@@ -202,6 +202,15 @@ def test_a_sum_of_two_scales_is_said_and_is_not_said_to_be_negative() -> None:
 
 
 @pytest.mark.parametrize(
+    "join", [lambda raw, t: F.softplus(raw + 3) - 0.1 * F.softplus(t), lambda raw, t: raw.exp() + t.exp() - 0.5]
+)
+def test_a_sum_that_may_be_negative_is_said_to_be(join: Callable[[Tensor, Tensor], Tensor]) -> None:
+    heads = scan(Tempered(join), rows())
+    assert not any("σ is a sum of 2 scales" in warning for warning in heads.warnings)
+    assert any("nothing keeps σ positive" in warning for warning in heads.warnings)
+
+
+@pytest.mark.parametrize(
     "join",
     [
         lambda raw, t: (raw * t).exp(),

@@ -251,12 +251,17 @@ def _convention(group: Group, nearly: bool = False) -> tuple[Convention, bool]:
 
 
 def _is_sum_of_scales(reading: Reading) -> bool:
-    """Whether σ is a sum of several that are each positive, `exp(a) + exp(b)`."""
-    far = torch.linspace(-8, 8, 9, dtype=torch.float64)
-    return reading.chain.end == "sum" and all(
-        any(step.name not in ops.LINEAR_STEPS for step in part.steps) and bool((named(part.steps).sigma(far) > 0).all())
-        for part in reading.parts
-    )
+    """Whether σ is a sum of several scales that is positive wherever their raw values are, `exp(a) + exp(b)`."""
+    scales = all(any(step.name not in ops.LINEAR_STEPS for step in part.steps) for part in reading.parts)
+    if reading.chain.end != "sum" or reading.chain.begin.node.op != "add" or not scales:
+        return False
+    expression = Expression(reading.chain.begin)
+    generator = torch.Generator().manual_seed(0)
+    far = {key: 16 * torch.rand(64, dtype=torch.float64, generator=generator) - 8 for key in expression.leaves}
+    sigma = expression.value(far)
+    for step in (*reading.chain.steps, *reading.suffix):
+        sigma = step.forward(sigma)
+    return bool((sigma > 0).all())
 
 
 def _floored(group: Group) -> list[Reading]:

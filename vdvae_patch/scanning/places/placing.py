@@ -712,7 +712,8 @@ def is_product_of_others(reading: Reading) -> bool:
 
 def is_product_of_scales(reading: Reading) -> bool:
     """Whether σ itself is such a product, each factor of which can get a scale: not so exp(a b), nor a root."""
-    return is_product_of_others(reading) and all_alike([Sigma(), rest_behind(reading, 0)])
+    apart = all(part.end == "raw" and part.nodes for part in reading.parts)
+    return apart and is_product_of_others(reading) and all_alike([Sigma(), rest_behind(reading, 0)])
 
 
 def sites_of_factor(graph: Graph, readings: Iterable[Reading], emission: Emission) -> tuple[Site | ActivationSite, ...]:
