@@ -1431,4 +1431,84 @@ FAULTS: list[Fault] = [
         "tests/guarding/test_beside_the_model.py",
         ("return again.outcome(again.through(share, loss))", "return again.outcome(share)"),
     ),
+    *_group(
+        "scanning/evidence/partial.py",
+        "tests/hosts/test_scan_partial_kl.py",
+        ('return settle(mean).node.kind == "opaque" and compares_data(total, [mean])', "return False"),
+        ('settle(mean).node.kind == "opaque" and compares_data(', "compares_data("),
+    ),
+    *_group(
+        "scanning/arithmetic/chain.py",
+        "tests/hosts/test_scan_partial_kl.py",
+        ("moved or scaled or _adds_zeros(current, noisy[0])", "moved or scaled"),
+    ),
+    *_group(
+        "scanning/heads/roles.py",
+        "tests/hosts/test_scan_roles_without_kl.py",
+        ("if of_data and _is_scaled_by(graph, user, normal.scale):", "if of_data:"),
+        ("if _measures_data(graph, found) and not", "if False and not"),
+    ),
+    *_group(
+        "scanning/stabilizing/probing.py",
+        "tests/hosts/test_scan_roles_without_kl.py",
+        ("pushed = self._needed(heads, pushed, level)", "pass"),
+        ("found = self._with_other_partners(heads, following, found)", "pass"),
+    ),
+    *_group(
+        "scanning/heads/grouping.py",
+        "tests/hosts/test_scan_several_factors.py",
+        ("factors = any(map(is_product_of_scales, found))", "factors = any(map(is_product_of_others, found))"),
+        ("factors = any(map(is_product_of_scales, found))", "factors = False"),
+    ),
+    *_group(
+        "scanning/heads/grouping.py",
+        "tests/hosts/test_tables_and_the_models_own_sigma.py",
+        (" or hazards.of_masked(name, group.readings)", ""),
+    ),
+    *_group(
+        "scanning/arithmetic/expression.py",
+        "tests/hosts/test_scan_several_factors.py",
+        ("if learned[0].params and not node.moves:", "if False:"),
+    ),
+    *_group(
+        "scanning/bound/continuous.py",
+        "tests/hosts/test_scan_elbo.py",
+        ("return torch.where(logit < 0, logit - _APART, logit + _APART)", "return logit"),
+    ),
+    *_group(
+        "scanning/bound/elbo.py",
+        "tests/hosts/test_scan_elbo.py",
+        ("if within or not len(factor.factors):", "if not len(factor.factors):"),
+    ),
+    *_group(
+        "guarding/buffers.py",
+        "tests/guarding/test_raised.py",
+        ("if now is None or id(now) not in names or is_finite(now) or not is_finite(kept):", "if True:"),
+    ),
+    *_group(
+        "guarding/diagnosis.py",
+        "tests/guarding/test_said.py",
+        ("part = (number, len(shares)) if len(shares) > 1 else None", "part = None"),
+    ),
+    *_group(
+        "distributions.py",
+        "tests/hosts/test_normals_that_carry_log_sigma.py",
+        ("self.log_scale, self._carrier = _log(torch.as_tensor(scale)), None", "pass"),
+        ("if carrier is not None and _is_watched(carrier):", "if False:"),
+    ),
+    *_group(
+        "report/thinning.py",
+        "tests/unit/test_report_numbers.py",
+        ("lr=_means(log.lr, np.ones_like(applied), starts),", "lr=log.lr[starts],"),
+    ),
+    *_group(
+        "train/probe.py",
+        "tests/unit/test_head_states.py",
+        ("seen = (low, high) != _OF_NOTHING", "seen = True"),
+    ),
+    *_group(
+        "train/classifier.py",
+        "tests/e2e/test_drawn_data.py",
+        ("if splits.normalization.drawn:", "if False:"),
+    ),
 ]
