@@ -219,6 +219,25 @@ class RowByRow(nn.Module):
         return (log_q + rec - log_p).mean()
 
 
+class ToAMixture(RowByRow):
+    """The same beside a prior of two Normals, in which nothing is quadratic but the error."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, v = self.stats(x).chunk(2, 1)
+        sigma, noise = self.sigma(v), torch.randn_like(mean)
+        z = mean + sigma * noise
+        rec, log_q = 0.5 * ((self.out(z) - x) ** 2).sum(-1), (-0.5 * noise**2 - sigma.log()).sum(-1)
+        log_p = torch.logsumexp(torch.stack([-0.5 * ((z - 1) ** 2).sum(-1), -0.5 * ((z + 1) ** 2).sum(-1)]), 0)
+        return (rec + log_q - log_p).mean()
+
+
+def test_an_error_beside_a_prior_of_several_normals_is_no_density_of_the_draw() -> None:
+    heads = scan(ToAMixture(""), torch.randn(16, 8, generator=torch.Generator().manual_seed(1)))
+    (head,) = heads
+    assert (head.role, str(head.convention)) == ("posterior", "log_sigma")
+    assert not any("disagree" in warning for warning in heads.warnings)
+
+
 @pytest.mark.parametrize("order", ["rec + log_q - log_p", "log_q + rec - log_p", "-(log_p - rec - log_q)"])
 def test_an_error_of_as_many_data_as_twice_the_latents_is_no_density_of_the_draw(order: str) -> None:
     model, x = RowByRow(order), torch.randn(16, 8, generator=torch.Generator().manual_seed(1))

@@ -182,7 +182,7 @@ def test_a_networks_scale_times_a_learned_one_is_a_head_beside_it(join: Callable
     model = Tempered(join)
     heads = scan(model, rows())
     assert sorted((head.path, head.role) for head in heads) == [("enc", "posterior"), ("temperature", "posterior")]
-    assert any("σ is a product of scales" in warning for warning in heads.warnings)
+    assert any("σ is computed of a product" in warning for warning in heads.warnings)
     with pytest.warns(UserWarning, match="are those of the factor alone"):
         patch(model, posterior="bounded(0.001, 100)", heads=heads)
     for bias in (-120.0, 120.0):  # wherever the raw values are pushed
@@ -222,7 +222,8 @@ def test_a_product_that_is_no_sigma_yet_is_not_said_to_be_one_of_scales(
     join: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
     heads = scan(Tempered(join), rows())
-    assert not any("σ is a product of scales" in warning for warning in heads.warnings)
+    assert not any("each has a scale of its own" in warning for warning in heads.warnings)
+    assert len(heads) == 1
 
 
 class OverNeighbours(nn.Module):
@@ -254,3 +255,38 @@ def test_sigma_of_a_sum_over_neighbours_is_bounded_where_it_is_used(alone: bool)
     assert 0.6 <= float(model.sigma.detach().min()) <= float(model.sigma.detach().max()) <= 0.9
     assert patched.after is not None
     assert patched.after.median == pytest.approx(float(model.sigma.median()), rel=1e-2)
+
+
+class Relative(nn.Module):
+    """Noise that is relative to the mean, times a learned factor; or to what no layer emits."""
+
+    def __init__(self, factor: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.dec, self.rate = nn.Linear(6, 6), nn.Linear(3, 6), nn.Parameter(torch.tensor(0.3))
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.enc(x).chunk(2, 1)
+        sigma = self.factor(mean, raw) * F.softplus(self.rate)
+        z = mean + sigma * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + sigma**2 - 1) - sigma.log()
+        return 0.5 * (self.dec(z) - x).square().sum(1).mean() + kl.sum(1).mean()
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [
+        lambda mean, raw: mean.abs() + 0.01,
+        lambda mean, raw: F.softplus(raw).mean(1, keepdim=True),
+        lambda mean, raw: torch.where(raw > 0, raw + 1, raw.exp()),
+    ],
+)
+def test_a_factor_that_is_the_mean_or_that_no_layer_emits_is_no_head(
+    factor: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    model = Relative(factor)
+    heads = scan(model, rows())
+    assert [(head.path, head.role) for head in heads] == [("rate", "posterior")]
+    assert any("another is no head, stays, and is not tried" in warning for warning in heads.warnings)
+    patch(model, posterior="explin", heads=heads)

@@ -27,6 +27,7 @@ class Group:
         spot: the raw value in the graph; of several calls, the first one's.
         sure: whether a density or a KL says the role.
         steps: of a factor of a product of scales, σ = exp(a) exp(b): from its raw value to the factor.
+        factors: whether each factor of such a product is a head.
     """
 
     emission: Emission
@@ -35,6 +36,7 @@ class Group:
     spot: Spot
     sure: bool
     steps: tuple[Step, ...] | None = None
+    factors: bool = True
 
     @property
     def key(self) -> EmissionKey:

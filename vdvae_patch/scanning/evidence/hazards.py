@@ -111,11 +111,12 @@ def of_masked(path: str, readings: Sequence[Reading]) -> str:
 _MASKING = frozenset({"masked_fill", "where"})
 
 
-def of_factor(path: str, reading: Reading) -> str:
-    """That a head is a factor of a product of scales."""
+def of_factor(path: str, reading: Reading, all_are_heads: bool) -> str:
+    """That a head is a factor of a product from which σ is computed."""
+    others = "each has a scale of its own" if all_are_heads else "another is no head, stays, and is not tried"
     return (
-        f"{path}: at {where(reading.node)} σ is a product of scales, of which this is one factor; each has a scale of "
-        "its own, and σ in tables, and the bounds of a scale, are those of the factor alone"
+        f"{path}: at {where(reading.node)} σ is computed of a product, of which this is one factor; {others}, and σ in "
+        "tables, and the bounds of a scale, are those of the factor alone"
     )
 
 

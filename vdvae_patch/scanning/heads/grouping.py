@@ -28,7 +28,7 @@ from vdvae_patch.scanning.arithmetic.expression import Expression, Spot
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.evidence import hazards
 from vdvae_patch.scanning.evidence.agreement import agrees, convention_of, conventions_of, factor_of, told_by_chains
-from vdvae_patch.scanning.evidence.emission import emission_of
+from vdvae_patch.scanning.evidence.emission import Emission, emission_of
 from vdvae_patch.scanning.evidence.group import EmissionKey, Group, Groups
 from vdvae_patch.scanning.evidence.interpolated import is_interpolated
 from vdvae_patch.scanning.evidence.reading import Reading, Readings, where
@@ -155,12 +155,33 @@ def _joined(
     free = [(e, c) for e, c in emissions if (e.path, e.channels) not in heads]
     own = free or [(e, c) for e, c in emissions if ((e.path, e.channels), role) in owned][-1:] or emissions[-1:]
     scales = found[0].chain.end == "sum" and any(step.name not in ops.LINEAR_STEPS for _, c in own for step in c.steps)
-    factors = any(map(is_product_of_scales, found))  # each of which gets a scale of its own
-    if scales or (any(emission.parameter for emission, _ in own) and not factors):
+    if scales:
         own = own[-1:]
+    elif any(emission.parameter for emission, _ in own):
+        factors = _factors(graph, found, own)
+        own = factors if len(factors) > 1 else own[-1:]
     for emission, chain in own:
         steps = chain.steps if found[0].chain.end == "product" else None
-        yield Group(emission, role, list(found), chain.begin, sure, steps)
+        yield Group(emission, role, list(found), chain.begin, sure, steps, len(own) == len(found[0].parts))
+
+
+def _factors(graph: Graph, found: list[Reading], parts: list[tuple[Emission, Chain]]) -> list[tuple[Emission, Chain]]:
+    """The factors of a product of scales that each get one of their own: what a module emits, or a parameter, and is
+    not the mean as well, as in noise that is relative to it, `m.abs() * softplus(p)`."""
+    if not any(map(is_product_of_scales, found)):
+        return []
+    given = {r.node.id for r in found if r.evidence == "Normal"}
+    drawn = [u for r in found if r.evidence == "noise" for u in graph.consumers.get(r.node.id, ())]
+    sums = [user for product in drawn for user in graph.consumers.get(product.id, ()) if user.op == "add"]
+    means = [normal.loc for normal in graph.normals if normal.scale.id in given]
+    means += [node for user in sums for node in user.inputs if node not in drawn]
+    means += [mean.node for r in found if r.term is not None for mean in r.term.means]
+    moved = {key for mean in means for key in Expression(Spot(mean)).leaves}
+    return [
+        (emission, chain)
+        for emission, chain in parts
+        if (emission.at_output or emission.parameter) and chain.begin.key not in moved
+    ]
 
 
 def _is_made_of(chain: Chain, other: Chain) -> bool:
@@ -204,8 +225,8 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         counted = math.inf
     tiny = [] if floored else [(r, floor) for r in group.readings if (floor := tiny_floor(r))]
     uneven = hazards.of_uneven(name, group.readings) or hazards.of_masked(name, group.readings)
-    if group.steps is not None and is_product_of_scales(first):
-        uneven = hazards.of_factor(name, first)
+    if group.steps is not None and is_product_of_others(first):
+        uneven = hazards.of_factor(name, first, group.factors)
     summed = hazards.of_sum(name, first) if _is_sum_of_scales(first) else None
     drawn = any(r.evidence == "noise" for r in group.readings)
     found = Found(
