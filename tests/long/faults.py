@@ -1457,8 +1457,12 @@ FAULTS: list[Fault] = [
     *_group(
         "scanning/heads/grouping.py",
         "tests/hosts/test_scan_several_factors.py",
-        ("factors = any(map(is_product_of_scales, found))", "factors = any(map(is_product_of_others, found))"),
-        ("factors = any(map(is_product_of_scales, found))", "factors = False"),
+        ("if not any(map(is_product_of_scales, found)):", "if False:"),
+        ("own = factors if len(factors) > 1 else own[-1:]", "own = own[-1:]"),
+        (
+            "if (emission.at_output or emission.parameter) and chain.begin.key not in moved",
+            "if emission.at_output or emission.parameter",
+        ),
     ),
     *_group(
         "scanning/heads/grouping.py",
