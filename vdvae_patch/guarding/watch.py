@@ -202,6 +202,8 @@ class Guard:
         self._was_called = False
         self._is_busy = False
         self._ended = False  # by an error
+        self._parts_begin = False  # whether a step was seen that began with a part of the model, as a discriminator's
+        self._unheard = False  # whether the step under way began with a call that was not heard
         self._evaluations: Evaluations | None = None  # of the step under way, of an optimizer that is not a plain one
         self._plain: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # whose closure was evaluated once, at the weights
         self._hooks = Hooks(self, self.model, model)
@@ -389,6 +391,8 @@ class Guard:
             self._ended = False
             self._window.give_up()
             self._buffers.take()  # a loop that goes on may have set them, as from a checkpoint
+        self._unheard = False
+        self._parts_begin |= bool(of)
         if self._stepped:
             self._stepped = False
             for optimizer in list(self._begun):
@@ -416,6 +420,9 @@ class Guard:
         if self._window.backwards:
             gone = {id(p) for p in self.model.parameters() if p.grad is None}
             self._window.cleared(lambda: gone)
+        if self._stepped:  # no call was heard since: of a part, or none
+            self._unheard = self._parts_begin = True
+            self._hooks.hear_parts(True)
         if not self._stepped:
             if inputs is None:
                 self._forget_what_was_cleared()
@@ -626,7 +633,7 @@ class Guard:
         if not self._window.passes:  # no call was seen, before which they would be taken
             self._buffers.take()
             self._hooks.hear_compiled()
-        self._hooks.hear_parts(not self._window.passes or any(one.of for one in self._window.passes))
+        self._hooks.hear_parts(self._parts_begin or not self._window.passes)
         if self._examiner.sound is None and self._recorder.fits(self._judged):
             self._examiner.keep(self._judged)
         self._voice.track(step, loss, norm, limit, skipped=False, unseen="" if self._judged.passes else NO_CALL)
@@ -708,7 +715,10 @@ class Guard:
         self._taken = [(p, p.grad) for p in parameters]
         for p, _ in self._taken:
             p.grad = None
-        self._buffers.put_back()
+        if self._unheard:  # they were taken before a step that was applied
+            self._buffers.put_back_spoilt()
+        else:
+            self._buffers.put_back()
         self._put_back_spoilt()
 
     def _put_back_spoilt(self) -> None:
