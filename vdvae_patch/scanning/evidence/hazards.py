@@ -100,15 +100,12 @@ def of_masked(path: str, readings: Sequence[Reading]) -> str:
     for node in (node for reading in readings for node in reading.chain.nodes):
         others = [n for n in node.inputs if not n.params and not n.even and math.prod(n.shape) > 1]
         # of zeros and ones, by which what a network puts out is multiplied, see `of_uneven`
-        if (node.op in _MASKING and others) or (node.op == "mul" and any(n.value == 1.0 for n in others)):
+        if (node.op in ops.CHOOSING and others) or (node.op == "mul" and any(n.value == 1.0 for n in others)):
             return (
                 f"{path}: at {where(node)} a mask takes some elements out, of which σ is the host's own whatever the "
                 "scale; σ in tables, and what a scale is fitted to, is of all raw values, these too"
             )
     return ""
-
-
-_MASKING = frozenset({"masked_fill", "where"})
 
 
 def of_factor(path: str, reading: Reading, all_are_heads: bool) -> str:
