@@ -162,9 +162,12 @@ class Tempered(nn.Module):
         self.enc, self.dec, self.temperature = nn.Linear(6, 6), nn.Linear(3, 6), nn.Parameter(torch.tensor(0.3))
         self.join = join
 
+    def sigma(self, mean: Tensor, raw: Tensor) -> Tensor:
+        return self.join(raw, self.temperature)
+
     def forward(self, x: Tensor) -> Tensor:
         mean, raw = self.enc(x).chunk(2, 1)
-        sigma = self.join(raw, self.temperature)
+        sigma = self.sigma(mean, raw)
         z = mean + sigma * torch.randn_like(mean)
         kl = 0.5 * (mean**2 + sigma**2 - 1) - sigma.log()
         return 0.5 * (self.dec(z) - x).square().sum(1).mean() + kl.sum(1).mean()
@@ -257,21 +260,11 @@ def test_sigma_of_a_sum_over_neighbours_is_bounded_where_it_is_used(alone: bool)
     assert patched.after.median == pytest.approx(float(model.sigma.median()), rel=1e-2)
 
 
-class Relative(nn.Module):
+class Relative(Tempered):
     """Noise that is relative to the mean, times a learned factor; or to what no layer emits."""
 
-    def __init__(self, factor: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.enc, self.dec, self.rate = nn.Linear(6, 6), nn.Linear(3, 6), nn.Parameter(torch.tensor(0.3))
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, raw = self.enc(x).chunk(2, 1)
-        sigma = self.factor(mean, raw) * F.softplus(self.rate)
-        z = mean + sigma * torch.randn_like(mean)
-        kl = 0.5 * (mean**2 + sigma**2 - 1) - sigma.log()
-        return 0.5 * (self.dec(z) - x).square().sum(1).mean() + kl.sum(1).mean()
+    def sigma(self, mean: Tensor, raw: Tensor) -> Tensor:
+        return self.join(mean, raw) * F.softplus(self.temperature)
 
 
 @pytest.mark.parametrize(
@@ -287,6 +280,6 @@ def test_a_factor_that_is_the_mean_or_that_no_layer_emits_is_no_head(
 ) -> None:
     model = Relative(factor)
     heads = scan(model, rows())
-    assert [(head.path, head.role) for head in heads] == [("rate", "posterior")]
+    assert [(head.path, head.role) for head in heads] == [("temperature", "posterior")]
     assert any("another is no head, stays, and is not tried" in warning for warning in heads.warnings)
     patch(model, posterior="explin", heads=heads)

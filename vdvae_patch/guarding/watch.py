@@ -603,7 +603,7 @@ class Guard:
         self._counts.add(optimizer)
         self._stepped = True
         if (held := held_back.held(optimizer)) is not None:
-            self._buffers.put_back()
+            self._put_buffers_back()
             self._pending[optimizer] = replace(held, step=step)
             return
         if cause is None:
@@ -658,7 +658,7 @@ class Guard:
             return False
         if not self._window.passes or not self._window.backwards or self._examiner.sound is None:
             return False
-        if not is_of_torch(optimizer):  # after a skip, what it moves without a gradient has to be put back
+        if self._unheard or not is_of_torch(optimizer):  # after a skip, what it moves without a gradient is put back
             return False
         if not can_be_deferred(optimizer, parameters, self._deferring) or not self._buffers.in_place:
             return False
@@ -715,11 +715,16 @@ class Guard:
         self._taken = [(p, p.grad) for p in parameters]
         for p, _ in self._taken:
             p.grad = None
-        if self._unheard:  # they were taken before a step that was applied
+        self._put_buffers_back()
+        self._put_back_spoilt()
+
+    def _put_buffers_back(self) -> None:
+        """Those of before the step. Where that began with a call that was not heard, they are those of before another
+        one, which was applied, and only what is no longer finite is put back."""
+        if self._unheard:
             self._buffers.put_back_spoilt()
         else:
             self._buffers.put_back()
-        self._put_back_spoilt()
 
     def _put_back_spoilt(self) -> None:
         """Means that the model follows in plain attributes, which no buffer is."""
@@ -863,7 +868,7 @@ class Guard:
         skip = held_back.heard(optimizer, self)
         if skip is None or optimizer in self._pending or not self._watches(optimizer):
             return
-        self._buffers.put_back()
+        self._put_buffers_back()
         self._steps, self._consecutive = self._steps - 1, self._consecutive_before
         self._clipping.forget_last(optimizer)
         self._pending[optimizer] = replace(skip, step=self._counts.of(optimizer) - 1)
