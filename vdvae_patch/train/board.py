@@ -50,7 +50,8 @@ class Board:
         for head in look["heads"]:
             channels = f"[{head['channels']}]" if head.get("channels") else ""
             named = f"{head['path']}{channels}" + (f" ({head['role']})" if paths[head["path"]] > 1 else "")
-            for name in head.keys() & {"log_sigma_min", "log_sigma_max", "kl", "grad_norm"}:
+            known = (name for name in ("log_sigma_min", "log_sigma_max", "kl", "grad_norm") if name in head)
+            for name in known:
                 self._scalar(f"heads_{name}/{named}", head[name], look["step"])
 
     def evaluation(self, step: int, elbo: float, elbo_bits: float) -> None:
