@@ -1,94 +1,75 @@
-"""Layers of a host's own that return several values, and heads that are a mean over several calls of one."""
+"""A raw value that an operation gives together with the places it was taken from."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdvae_patch.patching import patch
-from vdvae_patch.scanning import scan
+from vdvae_patch import PatchError, patch, scan
+from vdvae_patch.scales import UpBounded
+
+TAKING: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda v: v.view(-1, 5, 2).max(2)[0],
+    "median": lambda v: v.view(-1, 5, 2).median(2).values,
+    "kthvalue": lambda v: v.view(-1, 5, 2).kthvalue(1, 2).values,
+    "cummax": lambda v: v[:, :5].cummax(1)[0],
+    "sort": lambda v: torch.sort(v[:, :5], 1)[0],
+    "topk": lambda v: torch.topk(v, 5, 1).values,
+    "aminmax": lambda v: v.view(-1, 5, 2).aminmax(dim=2).max,
+}
 
 
-class Layer(nn.Module):
-    def __init__(self) -> None:
+class Taken(nn.Module):
+    """A VAE whose log variance is taken from among a layer's numbers."""
+
+    def __init__(self, how: str) -> None:
         super().__init__()
-        self.w, self.b = nn.Parameter(0.2 * torch.randn(8, 6)), nn.Parameter(torch.zeros(8))
-
-    def penalty(self) -> Tensor:
-        return 1e-3 * (self.w**2).sum()
-
-
-class Pair(Layer):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return F.linear(x, self.w, self.b), self.penalty()
-
-
-class Named(Layer):
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {"out": x @ self.w.t() + self.b, "penalty": self.penalty()}
-
-
-@dataclass
-class Result:
-    out: Tensor
-    penalty: Tensor
-
-
-class AsAnObject(Layer):
-    def forward(self, x: Tensor) -> Result:
-        return Result(torch.addmm(self.b, x, self.w.t()), self.penalty())
-
-
-class Drawn(Layer):
-    """Its weights are drawn: the product with data is a layer's all the same."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rho = nn.Parameter(torch.full((8, 6), -5.0))
+        self.how = how
+        self.encoder = nn.Linear(8, 15)
+        self.decoder = nn.Linear(5, 8)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return F.linear(x, self.w + F.softplus(self.rho) * torch.randn_like(self.w)), self.penalty()
-
-
-def parts(given: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(given, dict):
-        return given["out"], given["penalty"]
-    return (given.out, given.penalty) if isinstance(given, Result) else given
-
-
-class Coder(nn.Module):
-    def __init__(self, layer: type[Layer], calls: int) -> None:
-        super().__init__()
-        self.enc, self.dec, self.calls = layer(), nn.Linear(4, 6), calls
-
-    def forward(self, x: Tensor) -> Tensor:
-        found = [parts(self.enc(x)) for _ in range(self.calls)]
-        out = found[0][0] if self.calls == 1 else torch.stack([out for out, _ in found]).mean(0)
-        self.out = out
-        mean, raw = out.chunk(2, dim=-1)
-        self.sigma = sigma = F.softplus(raw) + 1e-2
+        h = self.encoder(x)
+        mean, numbers = h[:, :5], h[:, 5:]
+        if self.how == "max":
+            raw = numbers.view(-1, 5, 2).max(2)[0]
+        elif self.how == "median":
+            raw = numbers.view(-1, 5, 2).median(2).values
+        elif self.how == "kthvalue":
+            raw = numbers.view(-1, 5, 2).kthvalue(1, 2).values
+        elif self.how == "cummax":
+            raw = numbers[:, :5].cummax(1)[0]
+        elif self.how == "sort":
+            raw = torch.sort(numbers[:, :5], 1)[0]
+        elif self.how == "topk":
+            raw = torch.topk(numbers, 5, 1).values
+        else:
+            raw = numbers.view(-1, 5, 2).aminmax(dim=2).max
+        sigma = torch.exp(0.5 * raw)
         z = mean + sigma * torch.randn_like(mean)
-        kl = 0.5 * (mean**2 + sigma**2 - 1) - sigma.log()
-        return F.mse_loss(self.dec(z), x) + kl.sum(-1).mean() + found[0][1]
+        kl = 0.5 * (mean**2 + torch.exp(raw) - 1 - raw).sum()
+        return ((self.decoder(z) - x) ** 2).sum() + kl, sigma
 
 
-@pytest.mark.parametrize("calls", [1, 3])
-@pytest.mark.parametrize("layer", [Pair, Named, AsAnObject, Drawn])
-def test_the_head_has_its_layer_s_path_and_is_patched(layer: type[Layer], calls: int) -> None:
+@pytest.mark.parametrize("how", sorted(set(TAKING) - {"aminmax"}))
+def test_the_values_are_the_raw_ones_and_their_scale_is_the_variants(how: str) -> None:
     torch.manual_seed(0)
-    model, x = Coder(layer, calls), torch.randn(7, 6)
+    model = Taken(how)
+    x = torch.randn(16, 8)
     heads = scan(model, x)
-    head = next(h for h in heads if h.path == "enc")
-    assert (head.channels, head.role, len(heads)) == ("4:8", "posterior", 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        (patched,) = patch(model, heads=heads, posterior="explin").heads
-    model(x).backward()
-    assert patched.scale is not None
-    torch.testing.assert_close(model.sigma, patched.scale.sigma(model.out[:, 4:]))
+    assert [head.role for head in heads] == ["posterior"]
+    patch(model, "upbounded", heads=heads, paper=True)
+    raw = TAKING[how](model.encoder(x)[:, 5:])
+    loss, sigma = model(x)
+    assert torch.allclose(sigma, UpBounded().sigma(raw), rtol=1e-5)
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_one_of_several_tensors_of_numbers_is_refused_with_what_to_do() -> None:
+    model = Taken("aminmax")
+    with pytest.raises(PatchError, match="aminmax gives several tensors of numbers"):
+        patch(model, "upbounded", heads=scan(model, torch.randn(16, 8)))

@@ -86,6 +86,17 @@ def test_both_formats_show_runs_that_broke_that_stopped_and_that_never_had_a_los
         assert text in drawing
 
 
+def test_a_variant_whose_whole_curve_lies_above_what_is_shown_is_named(tmp_path: Path) -> None:
+    made = make_plan(tmp_path, "vanilla,upbounded,explin", "0")
+    for run, beginning in zip(made.runs, (6.0, 90.0, 6.1), strict=True):
+        write_run(run, [None] * 3, elbo=[beginning, beginning - 0.5, beginning - 1])
+    paths = [tmp_path / "curves.svg", tmp_path / "curves.png"]
+    draw_curves(collect(made.runs), made.variants, paths)
+    drawing = paths[0].read_text()
+    assert "(cut off; highest 90)" in drawing
+    assert "wholly above: upbounded" in drawing
+
+
 def test_a_legend_of_long_names_is_not_cut_off_at_the_edges(tmp_path: Path) -> None:
     """A count of skips whose last digits are gone is another count."""
     long = "explin/constant+optimal+geco(kappa=0.06)"

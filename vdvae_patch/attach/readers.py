@@ -38,12 +38,24 @@ class Reader:
     def __call__(self, p: Tensor) -> Any:
         if self.rest is None:
             return p
+        if type(p).__module__ == "torch.return_types":
+            return self._of_several(p)
         if self.reads is not None:
             return undo(self.rest, Target(self.reads.sigma(p), self.reads.log_sigma(p)))
         value = preimage(self.rest, self.scale, p)
         if self.carries and isinstance(value, Tensor) and not torch.compiler.is_compiling():
             return carrying(value, self.scale.log_sigma(p))
         return value
+
+    def _of_several(self, outputs: Any) -> Any:
+        """What an operation gives together with places, as max, median, sort and topk along a dimension do: the values
+        are its first output."""
+        if not isinstance(outputs[0], Tensor) or any(o.is_floating_point() for o in outputs[1:]):
+            raise PatchError(
+                f"{type(outputs).__name__} gives several tensors of numbers, and the raw value is one of them: take it "
+                "by an operation of its own"
+            )
+        return type(outputs)((self(outputs[0]), *outputs[1:]))
 
     def same_as(self, other: AnyReader) -> bool:
         """Whether the two read alike."""

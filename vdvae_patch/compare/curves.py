@@ -54,6 +54,11 @@ class _Smooth:
     x: Floats
     y: Floats
 
+    def lies_above(self, limit: float) -> bool:
+        """Whether there is a line, and none of it at the limit or below."""
+        finite = self.y[np.isfinite(self.y)]
+        return bool(len(finite)) and bool((finite > limit).all())
+
 
 def draw_curves(results: Sequence[RunResult], variants: Sequence[str], paths: Sequence[Path]) -> None:
     """Write the figure to every path, the format by its suffix; one thin line a run."""
@@ -165,6 +170,9 @@ def _draw_nelbo(ax: Any, results: Sequence[RunResult], look: dict[str, Look], ax
         highest = max(float(np.nanmax(line.y)) for line in lines.values() if np.isfinite(line.y).any())
         if highest > limits[1]:
             title += f" (cut off; highest {highest:.2g})"
+        hidden = [r.variant for r in results if lines[id(r)].lies_above(limits[1])]
+        if hidden:
+            title += "\n" + textwrap.fill("wholly above: " + ", ".join(dict.fromkeys(hidden)), 50)
     ax.set_title(title)
     ax.set_xlabel(axis.unit)
     ax.set_ylabel("NELBO (nats per dimension)")

@@ -138,7 +138,7 @@ TABLE: tuple[Row, ...] = (
     # --- answers that carry no gradient ---
     _row("discrete", "eq ne lt le gt ge logical_and logical_or logical_xor", "compares"),
     _row("discrete", "isnan isinf isfinite bitwise_and bitwise_or bitwise_not any all"),
-    _row("discrete", "argmax argmin topk sort argsort bucketize searchsorted nonzero one_hot"),
+    _row("discrete", "argmax argmin argsort bucketize searchsorted nonzero one_hot"),
     _row("discrete", "bernoulli multinomial", "picks_by_chance"),
     # --- constants ---
     _row("opaque", "fill zero", "overwrites"),
