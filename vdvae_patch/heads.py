@@ -229,6 +229,11 @@ class Head:
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise InvalidValueError(f"head {self.path!r}: role must be one of {', '.join(ROLES)}, not {self.role!r}")
+        for name in ("start", "stop", "dim", "step"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole and not (value is None and name == "stop"):
+                raise InvalidValueError(f"head {self.path!r}: {name} must be a whole number, not {value!r}")
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             raise InvalidValueError(f"head {self.path!r}: channels {self.start}:{self.stop} are empty")
         if self.step < 1:

@@ -83,6 +83,51 @@ def test_a_replay_shows_the_step_with_what_a_patch_exchanges_in_a_loss_beside_th
     assert other.norm == pytest.approx(float(norm), rel=1e-3)
 
 
+def _patched() -> tuple[nn.Module, Tensor, Callable[..., Tensor]]:
+    model, x = _nets(), torch.randn(8, 10, generator=torch.Generator().manual_seed(1))
+    with pytest.warns(UserWarning, match="the host keeps σ at 0.001 or above"):
+        handle = vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, x, call=_loss), verify=False)
+    assert "beside the model" in str(handle)
+    assert handle.loss is not None
+    return model, x, handle.loss
+
+
+@pytest.mark.parametrize("by_handle", [True, False], ids=["handle.loss", "the loss as it is"])
+@pytest.mark.parametrize("raw", [400.0, -3.0])
+def test_a_step_of_a_patched_model_is_done_again_with_the_scales_that_its_loss_had(
+    raw: float, by_handle: bool, tmp_path: Path
+) -> None:
+    model, x, stable = _patched()
+    trained = stable if by_handle else _loss
+    model.get_submodule("enc").bias.data[3:] = raw
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    torch.manual_seed(2)
+    with vdvae_patch.guard(model, out=tmp_path / "g", threshold=1e-3, call=trained, file=io.StringIO()):
+        loss = trained(model, x)
+        loss.backward()
+        optimizer.step()
+    replayed = replay(read(tmp_path / "g" / "skip-0001"), _nets(), call=_loss, variant="upbounded")
+    assert replayed.exact
+    assert replayed.compared[0].now == loss.item()
+    assert replayed.other is not None
+
+
+def test_a_step_that_had_scales_beside_the_model_is_said_to_have_them_where_the_loss_is_another(tmp_path: Path) -> None:
+    model, x, stable = _patched()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model, out=tmp_path / "g", threshold=1e-3, call=stable, file=io.StringIO()):
+        stable(model, x).backward()
+        optimizer.step()
+
+    def another(nets: nn.ModuleDict, x: Tensor) -> Tensor:
+        mu, _ = nets["enc"](x).chunk(2, -1)
+        return ((nets["dec"](mu) - x) ** 2).sum(-1).mean()
+
+    replayed = replay(read(tmp_path / "g" / "skip-0001"), _nets(), call=another)
+    assert not replayed.exact
+    assert "the patch has scales that are computed beside the model" in str(replayed)
+
+
 def test_the_heads_are_not_acquitted_while_a_scale_was_not_tried() -> None:
     fallen = Tried("explin", Outcome(bad_values=("the loss is NaN",)))
     all_tried = "\n".join(lines(Diagnosis(tried=(fallen,))))

@@ -81,3 +81,9 @@ def test_heads_are_the_same_place_whatever_replaces_the_functions_there() -> Non
     assert plain != Head("enc", "posterior", 1)
     assert plain != Head("enc", "prior")
     assert plain != Head("enc", "posterior", convention="log_variance")
+
+
+@pytest.mark.parametrize(("name", "value"), [("start", "3"), ("stop", 4.0), ("dim", None), ("step", True)])
+def test_a_channel_that_is_no_whole_number_is_refused(name: str, value: object) -> None:
+    with pytest.raises(InvalidValueError, match=f"head 'enc': {name} must be a whole number, not {value!r}"):
+        Head("enc", "posterior", **{name: value})  # type: ignore[arg-type]

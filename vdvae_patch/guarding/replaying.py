@@ -21,8 +21,10 @@ from vdvae_patch.guarding.report import lines
 from vdvae_patch.guarding.skip import FURTHER_CALL, Recorded
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.outside import put
-from vdvae_patch.patching import patch, unpatch
+from vdvae_patch.patching import patch, patch_record, unpatch
+from vdvae_patch.patching.plan import exchanged_beside
 from vdvae_patch.saving import apply
+from vdvae_patch.scanning import stable_loss
 from vdvae_patch.skips import telling
 from vdvae_patch.skips.compared import Compared, again
 from vdvae_patch.skips.generators import threads
@@ -147,15 +149,22 @@ def replay(
     one = replace(one, versions=tuple(t._version for t in one.tensors))
     buffers = Buffers(model)
     buffers.take()
-    step = Again(model, Window([one]), buffers, call)
+    trained, why_not = _with_its_scales(model, recorded, args, kwargs, call)
+    step = Again(model, Window([one]), buffers, trained)
     diagnostician = Diagnostician(model)
     with threads(recorded.threads):
         first = step.outcome(step.shares[0])
+        if trained is not call and not _is_recorded(recorded, first):
+            plain = Again(model, Window([one]), buffers, call)
+            if _is_recorded(recorded, outcome := plain.outcome(plain.shares[0])):
+                step, trained, first = plain, call, outcome  # it was trained without what the patch exchanges there
         diagnosis = diagnostician.examine(step)
         other, table = None, ""
         if variant is not None:
             if recorded.patch:
                 unpatch(model)
+                if trained is not call:  # what finds heads in it is not to meet what the patch exchanged there
+                    step, diagnostician = Again(model, Window([one]), buffers, call), Diagnostician(model)
             heads = diagnostician.find(step, step.shares[0])  # of a step that is finite nobody has looked for them
             if not heads:
                 raise PatchError(
@@ -165,12 +174,32 @@ def replay(
                 warnings.simplefilter("ignore")
                 with patch(model, for_heads(heads, variant), heads=heads, verify=False) as handle:
                     other, table = diagnostician.under(step, step.shares[0], handle), str(handle.heads)
-    compared = _compared(recorded, math.nan if first.loss is None else first.loss, diagnosis)
+    compared = _compared(recorded, _loss_of(first), diagnosis)
     exact = all(one.same for one in compared)
     note = (
-        "" if exact and recorded.kind == place.type else _other_device(recorded, place) or _of_further_calls(recorded)
+        ""
+        if exact and recorded.kind == place.type
+        else why_not or _other_device(recorded, place) or _of_further_calls(recorded)
     )
     return Replayed(recorded, diagnosis, compared, variant, other, table, first.norm, note)
+
+
+def _with_its_scales(
+    model: nn.Module, recorded: Recorded, args: tuple[Any, ...], kwargs: Mapping[str, Any], call: Loss | None
+) -> tuple[Loss | None, str]:
+    """The loss with the patch's scales where they are computed beside the model, as `handle.loss` has them; else the
+    loss as it was given, and why a step that was trained by that one is not this."""
+    if not recorded.patch:
+        return call, ""
+    needed = bool(exchanged_beside(patch_record(model).heads))
+    missed = "the patch has scales that are computed beside the model, as handle.loss has them, and "
+    if call is None or kwargs:
+        what = "the model was called with named inputs, which no loss is given" if kwargs else "no loss was given"
+        return call, f"{missed}{what}" if needed else ""
+    try:
+        return stable_loss(model, *args, call=call), ""
+    except PatchError as error:
+        return call, f"{missed}the loss that was given cannot have them: {error}" if needed else ""
 
 
 def _of_further_calls(recorded: Recorded) -> str:
@@ -178,6 +207,14 @@ def _of_further_calls(recorded: Recorded) -> str:
     if not any(FURTHER_CALL in text for text in recorded.missing):
         return ""
     return "that is of further calls of the model, too, which are not recorded"
+
+
+def _loss_of(outcome: Outcome) -> float:
+    return math.nan if outcome.loss is None else outcome.loss
+
+
+def _is_recorded(recorded: Recorded, outcome: Outcome) -> bool:
+    return Compared("loss", recorded.loss, _loss_of(outcome)).same
 
 
 def _saw_loss(recorded: Recorded) -> bool:
