@@ -14,47 +14,35 @@ from typing import Any
 import pytest
 from process_trees import finished
 
-THINNED = frozenset(
-    {
-        "tests/e2e/test_clip_auto.py::test_a_resumed_run_has_the_window_that_it_had",
-        "tests/e2e/test_forged_run.py::test_a_run_is_not_resumed_from_contents_that_no_run_writes",
-        "tests/e2e/test_goodbye.py::test_ranks_part_in_silence_and_no_thread_of_gloo_is_left",
-        "tests/e2e/test_ranks.py::test_a_run_in_half_precision_goes_on_as_if_it_had_not_been_stopped",
-        "tests/guarding/test_deferred.py::test_the_outcome_is_that_of_a_read",
-        "tests/guarding/test_gradients_by_hand.py::test_the_head_and_its_line_are_named",
-        "tests/guarding/test_guard_on_ranks.py::test_all_ranks_decide_together",
-        "tests/guarding/test_guard_on_ranks.py::test_the_flat_shards_of_fsdp1_are_refused",
-        "tests/guarding/test_guard_on_ranks.py::test_the_share_of_a_rank_is_done_again",
-        "tests/guarding/test_raised.py::test_an_error_of_a_loss_beside_the_model_is_explained",
-        "tests/guarding/test_raised.py::test_an_uncaught_error_of_a_script_or_a_notebook_has_the_note",
-        "tests/guarding/test_reports.py::test_an_exhibit_breaks_and_is_explained_and_cured",
-        "tests/hosts/test_cross_entropy_by_stabilize.py::test_it_trains_and_is_taken_back_bit_for_bit",
-        "tests/hosts/test_cross_entropy_by_stabilize.py::test_the_loss_becomes_the_bound_with_the_mean_that_the_host_computes",
-        "tests/hosts/test_decoder_by_stabilize.py::test_the_loss_becomes_the_bound_with_the_optimal_sigma_for_any_number_of_rows",
-        "tests/hosts/test_decoder_by_stabilize.py::test_three_steps_have_a_finite_loss_and_finite_gradients",
-        "tests/hosts/test_normals_that_carry_log_sigma.py::test_the_kls_gradient_is_that_of_log_sigma_wherever_sigma_is_rounded",
-        "tests/hosts/test_scan_relative_kl.py::test_stabilize_cures_them_and_keeps_the_loss",
-        "tests/hosts/test_scan_stabilize.py::test_a_learned_prior_is_cured_and_the_loss_stays_where_it_was",
-        "tests/hosts/test_scan_stabilize.py::test_a_learned_prior_may_be_made_constant_and_is_verified_beside_its_posterior",
-        "tests/hosts/test_steps_on_a_gpu.py::test_every_decoder",
-        "tests/hosts/test_steps_on_a_gpu.py::test_every_objective",
-        "tests/hosts/test_steps_on_a_gpu.py::test_every_scale",
-        "tests/hosts/test_steps_on_a_gpu.py::test_every_top_prior",
-        "tests/unit/test_train_flat.py::test_a_factor_of_the_learning_rate_is_a_group_of_pytorchs",
-    }
-)
-"""Families of medium cases that take minutes together: every second case of them is a slow one."""
+FEW = 4
+"""Cases that a family of tests may have before it is thinned."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="run every medium case, and not every second one of a family")
 
 
 @pytest.hookimpl(tryfirst=True)  # before cases are chosen by their marks
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Of a medium test that has more than a few cases, every second one is slow: together they take half an hour."""
+    if config.getoption("--whole"):
+        return
+    families = Counter(_family(item) for item in items if _is_medium(item))
     seen: Counter[str] = Counter()
     for item in items:
-        family = item.nodeid.partition("[")[0]
-        if family in THINNED:
+        family = _family(item)
+        if _is_medium(item) and families[family] >= FEW:
             if seen[family] % 2:
                 item.add_marker("slow")
             seen[family] += 1
+
+
+def _family(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
+
+
+def _is_medium(item: pytest.Item) -> bool:
+    return item.get_closest_marker("medium") is not None and item.get_closest_marker("slow") is None
 
 
 @pytest.fixture

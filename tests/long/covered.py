@@ -2,7 +2,7 @@ r"""A plugin of pytest that notes which tests execute which lines of the package
 
     mkdir FOLDER; git rev-parse HEAD > FOLDER/commit
     VDVAE_PATCH_MAP=FOLDER PYTHONPATH=tests/long OMP_NUM_THREADS=1 python -m pytest -p covered -n 2 --dist loadfile \
-        -m "not slow" tests/unit tests/guarding tests/hosts tests/e2e
+        -m "not slow" --whole tests/unit tests/guarding tests/hosts tests/e2e
 
 The folder is outside of the tree. Needs coverage.py (`pip install coverage`), whose context is switched to each test's
 name. What tests do in other processes is not seen, nor is
