@@ -239,6 +239,60 @@ class Normalized(VAE):
         )
 
 
+class Loop:
+    """A script's functions around an evaluation, each of which writes down that it was called."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def note(self, what: str) -> None:
+        with self.path.open("a") as file:  # what a guard does not take back
+            file.write(f"{what} ")
+
+    def evaluate(self, model: nn.Module, x: Tensor) -> float:
+        self.note("evaluate")
+        return float(model(x).detach())
+
+    def epochs(self, model: nn.Module, x: Tensor) -> list[float]:
+        self.note("epochs")
+        found = []
+        for _ in range(1):
+            found.append(self.evaluate(model, x))
+        return found
+
+    def in_a_loop(self) -> None:
+        self.note("script")
+        self.epochs(self.model(), torch.full((4, 8), torch.nan))
+
+    def with_a_guard(self) -> None:
+        self.note("script")
+        with vdvae_patch.guard(model := Normalized(), file=io.StringIO()):
+            self.evaluate(model, torch.full((4, 8), torch.nan))
+
+    def model(self) -> nn.Module:
+        self.note("model")
+        return self.guarded
+
+    guarded: nn.Module
+
+
+@pytest.mark.parametrize("how", ["in_a_loop", "with_a_guard"])
+def test_what_is_more_than_a_step_is_not_run_again_for_an_error(how: str, tmp_path: Path) -> None:
+    """A function that does steps in a loop, and one that was running before there was a guard, are no part of a step:
+    their callers' lines, which call them, are left alone."""
+    loop = Loop(tmp_path / "called")
+    loop.guarded = Normalized()
+    beside = vdvae_patch.guard(loop.guarded, file=io.StringIO())
+    with pytest.raises(ValueError, match="loc") as caught:
+        getattr(loop, how)()
+    beside.remove()
+    assert "from outside: the batch is not finite" in note_of(caught.value)
+    called = loop.path.read_text().split()
+    assert [called.count(name) for name in ("script", "epochs")] == [1, int(how == "in_a_loop")]
+    assert called.count("model") == int(how == "in_a_loop")
+    assert called.count("evaluate") > 1  # the step itself was done again
+
+
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_an_error_of_a_batch_is_not_put_down_to_the_running_statistics_that_it_has_spoilt(

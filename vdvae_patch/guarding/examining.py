@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from vdvae_patch.guarding import raised, ranks
 from vdvae_patch.guarding.again import Again, Loss
 from vdvae_patch.guarding.buffers import Buffers
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
-from vdvae_patch.guarding.frames import Running
+from vdvae_patch.guarding.frames import Running, around
 from vdvae_patch.guarding.passes import Window
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.heads import Head
@@ -47,6 +48,7 @@ class Examiner:
     ) -> None:
         self._model, self._buffers, self._call, self._examines = model, buffers, call, examines
         self._diagnostician = diagnostician
+        self._of_before = around(sys._getframe())
         self.sound: Window | None = None
         """A step that came to its end, with which others are compared."""
 
@@ -121,7 +123,7 @@ class Examiner:
         again = self.again(window, scale)
         differentiated = bool(window.backwards) and window.start == len(window.passes)
         if not differentiated:
-            again.follow(list(window.ways_to_error(running, self.sound)), error)
+            again.follow(list(window.ways_to_error(running, self.sound, self._of_before)), error)
         elif not again.settled().shares:
             return None
         if not (refused or raised.names_a_number(running) or self._diagnostician.has_part_in(again)):

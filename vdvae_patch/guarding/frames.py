@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -61,6 +63,36 @@ def running_in(frame: FrameType | None) -> Iterator[Running]:
     while frame is not None:
         yield frame, frame.f_lasti
         frame = frame.f_back
+
+
+Around = frozenset[tuple[int, CodeType]]
+"""Functions that run, each by its frame's identity and its code."""
+
+
+def around(frame: FrameType | None) -> Around:
+    """The functions that run now, from this one outwards."""
+    return frozenset((id(running), running.f_code) for running, _ in running_in(frame))
+
+
+def is_called_for_a_step(frame: FrameType, at: Frame, of_before: Around) -> bool:
+    """Whether the line that called a function may be run again, to do the step again that the function led to.
+
+    Not where the function is a file, or a cell of a notebook; where it was running before there was a guard, whose
+    model it may have made; or where it does steps in a loop.
+
+    Args:
+        at: where it called what led to the step.
+        of_before: the functions that ran when the guard was put on.
+    """
+    code = frame.f_code
+    if not code.co_flags & inspect.CO_NEWLOCALS or (id(frame), code) in of_before:
+        return False
+    return not any(
+        back.argval <= at.instruction < back.offset for back in dis.get_instructions(code) if back.opname in _BACKWARD
+    )
+
+
+_BACKWARD = {name for name in dis.opmap if "JUMP_BACKWARD" in name}
 
 
 def common_to(frames: Iterable[Frame], running: Iterable[Running]) -> Iterator[tuple[FrameType, Frame, Frame]]:
