@@ -64,8 +64,10 @@ def test_all_ranks_decide_together(wrapper: str, fault: str) -> None:
 def test_the_share_of_a_rank_is_done_again(
     wrapper: str, fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained(wrapper, fault, str(tmp_path / "guard"))
+    _, told = trained(wrapper, fault, str(tmp_path / "guard"))
     folder = tmp_path / "guard" / "skip-0001"
+    own = sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 2**20
+    assert f"skip-0001 takes {own:.3g} MiB, beside the shares of the other ranks; at most 1 are kept" in told
     arguments = ["replay", str(folder), "--model", "two_ranks:VAE", "--path", str(SCRIPT.parent)]
     losses = []
     for chosen in ([], ["--rank", "0"], ["--rank", "1"]):

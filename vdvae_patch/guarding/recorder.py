@@ -67,10 +67,11 @@ class Recorder:
         return skip
 
     def say_size(self, skip: Skip) -> None:
-        """What a recorded skip takes on the disk."""
+        """What a recorded skip takes on the disk, without what other ranks are writing into it meanwhile."""
         if skip.folder is not None:
-            size = sum(path.stat().st_size for path in skip.folder.rglob("*") if path.is_file()) / 2**20
-            self.voice.say(f"{near(skip.folder)} takes {size:.3g} MiB; at most {self.keep} are kept")
+            size = sum(path.stat().st_size for path in skip.folder.iterdir() if path.is_file()) / 2**20
+            beside = ", beside the shares of the other ranks" if ranks.world() > 1 else ""
+            self.voice.say(f"{near(skip.folder)} takes {size:.3g} MiB{beside}; at most {self.keep} are kept")
 
     def close(self) -> None:
         """Nothing is written from now on."""
