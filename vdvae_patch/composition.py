@@ -204,6 +204,10 @@ def _size_after(step: Step, v: Tensor, size: _Size | None) -> _Size | None:
     return None
 
 
+_WANTED = torch.logspace(-4, 4, 33)
+"""σ, in float32, that a host must be able to compute so that a scale can rely on its arithmetic."""
+
+
 class Composition(Convention):
     """σ = g(v) for a chain of steps, first step first. Steps with a limit (a floor, a clamp) keep it: a σ(p) beyond it
     comes out as the limit, unless the patch sits behind the step."""
@@ -236,8 +240,12 @@ class Composition(Convention):
 
     @property
     def limited(self) -> bool:
-        """Whether some positive σ is out of reach: a step says so, or the σ of very small and large v do."""
+        """Whether some positive σ is out of reach: a step says so, or the σ of very small and large v do, or the steps
+        in float32, where log1p(exp(v)) is infinite from 88 on."""
         if any(step.limited for step in self.steps):
+            return True
+        reached = self.sigma(self.undo(Target(_WANTED, _WANTED.log())))
+        if not bool(torch.isclose(reached, _WANTED, rtol=1e-3, atol=0.0).all()):
             return True
         sizes = torch.tensor([1e-30, 1e-3, 1.0, 10.0, 100.0, 1e4, 1e30], dtype=torch.float64)
         sigma = self.sigma(torch.cat([-sizes, torch.zeros(1, dtype=torch.float64), sizes]))

@@ -83,6 +83,37 @@ class ALayerForEach(Base):
         return self.loss(Normal(self.mean(x), self.raw(x).exp()), x)
 
 
+class ByTheLogOfASum(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        return self.loss(Normal(mu, torch.log1p(torch.exp(raw))), x)
+
+
+class OfTwoLogarithms(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        return self.loss(Normal(mu, torch.logaddexp(raw, torch.zeros_like(raw))), x)
+
+
+class SquarePlus(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        sigma = 0.5 * (raw + torch.sqrt(raw * raw + 4))
+        return self.loss(Normal(mu, sigma), x)
+
+
+class Chosen(Base):
+    """Explin itself, in the host's own words."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        return self.loss(Normal(mu, torch.where(raw > 0, raw + 1, torch.exp(raw))), x)
+
+
+KNOWN_BY_THE_SCALE_ALONE = (ByTheLogOfASum, OfTwoLogarithms, SquarePlus, Chosen)
+"""Hosts whose own σ has no better known logarithm: the scale that stands in its place has one."""
+
+
 def _far_down(model: nn.Module, raw: float) -> nn.Parameter:
     layer = model.raw if isinstance(model, ALayerForEach) else model.enc
     assert isinstance(layer, nn.Linear)
@@ -101,6 +132,23 @@ MODELS: dict[type[Base], float] = {
     Independently: 1.0,
     ALayerForEach: 1.0,
 }
+
+
+@pytest.mark.parametrize("raw", [-100.0, -150.0])
+@pytest.mark.parametrize("how", ["patched", "by a document"])
+@pytest.mark.parametrize("build", KNOWN_BY_THE_SCALE_ALONE)
+def test_a_scale_knows_the_logarithm_of_a_sigma_of_which_the_host_knows_none(
+    build: type[Base], how: str, raw: float
+) -> None:
+    model = build()
+    handle = vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, X), paper=True)
+    if how == "by a document":
+        model = build()
+        vdvae_patch.apply(model, handle.to_json())
+    bias = _far_down(model, raw)
+    model(X).backward()
+    assert bias.grad is not None
+    torch.testing.assert_close(bias.grad[-4:], torch.full((4,), -0.25), atol=1e-3, rtol=0)
 
 
 @pytest.mark.medium

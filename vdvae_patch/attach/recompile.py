@@ -198,6 +198,8 @@ def _carry(changes: list[Change], log: LogSite) -> None:
         if whole and type(known.reader) is Reader and known.reader.rest == _SIGMA:
             known.reader.carries = True
             return
+    if log.convention == _SIGMA:
+        return  # what the host itself computes has no better logarithm than that of σ
     for known in changes:
         if known.operand in (TERM, -3):
             continue  # a parameter, wherever it is named: what is read then is what σ is computed of

@@ -147,7 +147,8 @@ class LogSite(_Placed):
 
     Attributes:
         owner, method, calls, first, last, operand, parameter: as of a `Site`; the expression stays what it is.
-        convention: from the raw value to σ.
+        convention: from the raw value to σ; `sigma` where only a scale in the place of the expression has a logarithm
+            that is better known than as that of σ.
     """
 
     owner: str

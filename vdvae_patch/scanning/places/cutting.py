@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from vdvae_patch.attach.sites import ActivationSite, Site
-from vdvae_patch.composition import Step, is_limited, named
+from vdvae_patch.composition import Step, Target, is_limited, named, undo
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning.arithmetic import ops
@@ -30,16 +30,29 @@ from vdvae_patch.scanning.places.calls import (
 
 
 def common_cut(readings: Sequence[Reading]) -> tuple[int, Convention] | None:
-    """How many nodes are passed before the readings part, with the rest undoable; and that rest."""
+    """How many nodes are passed before the readings part, with the rest undoable; and that rest. Of several such places
+    it is the first but where the rest has no slope of a small σ, as 1/√v has none, whose derivative is σ³."""
+    found: tuple[int, Convention] | None = None
     shortest = min(len(r.chain.nodes) for r in readings)
     joined = bool(readings[0].parts) and readings[0].chain.end in ("sum", "raw") and not _is_total(readings[0].raw)
     for count in range(0 if joined else 1, shortest + 1):
         if len({tuple(n.id for n in r.chain.nodes[:count]) for r in readings}) > 1:
-            return None
+            break
         rests = [rest_behind(r, count) for r in readings]
         if not any(is_limited(rest) for rest in rests) and all_alike(rests):
-            return count, rests[0]
-    return None
+            found = found or (count, rests[0])
+            if _has_slope(rests[0]):
+                return count, rests[0]
+    return found
+
+
+def _has_slope(rest: Convention) -> bool:
+    """Whether the derivative of σ is a number of float32, and not 0, for σ of 10⁻¹⁷ to 10¹⁷."""
+    wanted = torch.logspace(-17, 17, 35)
+    v = undo(rest, Target(wanted, wanted.log())).requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(rest.sigma(v).sum(), v)
+    return bool((slope.isfinite() & (slope != 0)).all())
 
 
 def _is_total(raw: Spot) -> bool:

@@ -535,7 +535,24 @@ def logs_of(readings: Iterable[Reading]) -> list[tuple[Sequence[Node], Conventio
 
 
 def _carrying(readings: Iterable[Reading]) -> Iterator[tuple[Spot, Sequence[Node], Convention]]:
-    """What σ is computed of, where one function has both; the nodes from there to σ, and what they compute."""
+    """What σ is computed of, where one function has both; the nodes from there to σ, and what they compute. Where they
+    know its logarithm no better than as that of σ, the last of them alone, with σ itself: a scale that takes the place
+    of it all does."""
+    known, others = set[int](), dict[int, Node]()
+    for reading in readings:
+        for raw, nodes, convention in _with_their_log([reading]):
+            known.add(nodes[-1].id)
+            yield raw, nodes, convention
+        sigma = reading.node
+        while sigma.op in ops.COPYING and sigma.inputs:
+            sigma = sigma.inputs[0]
+        if reading.evidence == "Normal" and not reading.suffix and sigma.kind == "elementwise" and sigma.inputs:
+            others[sigma.id] = sigma
+    for number in others.keys() - known:
+        yield Spot(others[number].inputs[0]), [others[number]], Sigma()
+
+
+def _with_their_log(readings: Iterable[Reading]) -> Iterator[tuple[Spot, Sequence[Node], Convention]]:
     for reading in readings:
         nodes = reading.chain.nodes
         if reading.evidence != "Normal" or reading.steps is None or reading.suffix or not nodes:

@@ -120,11 +120,13 @@ def units(heads: Sequence[PatchedHead]) -> list[Unit]:
 
 
 def levels(dtype: torch.dtype) -> tuple[float, ...]:
-    """Values of log σ = p to push to: where σ² underflows, where σ has few digits, where it is zero, where σ² and σ
-    overflow; the last of either side is what steps of an optimizer can reach."""
-    end = math.log(torch.finfo(dtype).max)
+    """Values of log σ = p to push to: where σ² underflows, where σ is among the smallest numbers there are (so that a
+    quotient by it overflows, with a KL of little weight, too), where it is zero, where σ² and σ overflow; the last of
+    either side is what steps of an optimizer can reach."""
+    numbers = torch.finfo(dtype)
+    end = math.log(numbers.max)
     far = max(1000.0, 1.5 * end)
-    return (-0.6 * end, -1.08 * end, -far, 0.6 * end, far)
+    return (-0.6 * end, math.log(numbers.tiny) + math.log(numbers.eps) + 1, -far, 0.6 * end, far)
 
 
 class Probe:
