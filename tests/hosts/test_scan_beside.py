@@ -583,3 +583,34 @@ def test_the_batch_is_measured_where_the_loss_reads_it() -> None:
     assert before is not None
     assert before.low == pytest.approx(float((0.5 * raw.min()).exp()), rel=1e-5)
     assert before.high == pytest.approx(float((0.5 * raw.max()).exp()), rel=1e-5)
+
+
+class WithASigma(VAE):
+    """Its likelihood's σ is a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.tensor(-0.3))
+
+
+def measured_beside_a_parameter(model: WithASigma, x: Tensor) -> Tensor:
+    mean, raw = model.encode(x)
+    sigma = torch.logaddexp(raw, torch.zeros_like(raw))
+    output = model.decoder(drawn(mean, sigma))
+    return -Normal(output, torch.exp(model.log_sigma)).log_prob(x).sum(1).mean() + kl(mean, sigma)
+
+
+def test_a_document_of_one_head_beside_the_model_leaves_another_there_alone() -> None:
+    """Of places beside the model it knows only that there are some, and two of them are not one."""
+    model = WithASigma()
+    heads = scan(model, X, call=measured_beside_a_parameter)
+    assert sorted(head.role for head in heads) == ["likelihood", "posterior"]
+    handle = patch(model, posterior="explin", heads=heads)
+    assert handle.loss is not None
+    other = WithASigma()
+    vdvae_patch.apply(other, handle.to_json())
+    again = vdvae_patch.stable_loss(other, X, call=measured_beside_a_parameter)
+    torch.manual_seed(1)
+    expected = handle.loss(model, X)
+    torch.manual_seed(1)
+    assert torch.equal(again(other, X), expected)

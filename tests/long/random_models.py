@@ -1,6 +1,7 @@
 """VAEs in random words, each of which is patched and compared with a twin that has the scales written in by hand.
 
     python tests/long/random_models.py --first 0 --count 400
+    python tests/long/random_models.py --first 0 --count 200 --keep
     python tests/long/random_models.py --first 0 --count 60 --stabilize
 
 A model is one of eight structures with a spelling of each of its parts drawn at random: how σ is computed of the raw
@@ -11,6 +12,8 @@ by construction, and compared with what the tool says or does, are
 - the bound: σ of the Gaussian or the Laplace, or how many times the KL counts;
 - loss and gradients of the patched model, near the batch and with raw values that are moved far away: those of the
   twin, the same text in which σ and log σ are those of the scales;
+- with `--keep`, σ in the handle's table, and the loss of the model by its document, of a copy, saved and loaded, and
+  unpatched: bit for bit;
 - with `--stabilize`, that loss and gradients of what is called CURED are finite wherever the raw values are pushed.
 
 Runs on one processor, without a network; a number is printed for each model that differs, and 1 is the exit status.
@@ -23,6 +26,7 @@ import copy
 import importlib.util
 import io
 import math
+import pickle
 import random
 import re
 import sys
@@ -39,7 +43,18 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from vdvae_patch import PatchError, patch, scales, scan, stabilize
+from vdvae_patch import (
+    PatchError,
+    apply,
+    load,
+    patch,
+    patched_heads,
+    save,
+    scales,
+    scan,
+    stabilize,
+    stable_loss,
+)
 
 B, T, D = 6, 4, 12
 
@@ -432,6 +447,65 @@ def patched(of: Model, folder: Path, name: str) -> Iterator[str]:
             _move(one, of.of.raw, -by)
 
 
+def kept(of: Model, folder: Path, name: str) -> Iterator[str]:
+    """Where the table, or what is written down of a patched model, differs from it."""
+    host = _module(folder, name, of.text(twin=False))
+    model, x = host.VAE(), torch.rand(of.of.shape)
+    loss: Callable[..., Tensor] = host.loss if of.beside else lambda model, x: model(x)
+
+    def at(model: nn.Module, loss: Callable[..., Tensor]) -> Tensor:
+        torch.manual_seed(5)
+        return loss(model, x).detach()
+
+    raw: dict[str, list[Tensor]] = {}
+    hooks = [
+        module.register_forward_hook(lambda _, __, output, path=path: raw.setdefault(path, []).append(output.detach()))
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+    before = at(model, loss)
+    for hook in hooks:
+        hook.remove()
+    plain = copy.deepcopy(model)
+    chosen = {role: of.scales[role] for role in of.roles if role != "likelihood" or of.term[0] == "network"}
+    torch.manual_seed(5)  # the numbers that the host drew when its raw values were kept
+    heads = scan(model, x, call=loss if of.beside else None)
+    torch.manual_seed(5)
+    handle = patch(model, heads=heads, **chosen)  # type: ignore[arg-type]
+    for patched_head in patched_heads(model):
+        head, scale = patched_head.head, patched_head.scale
+        if head.parameter or scale is None or patched_head.before is None or patched_head.after is None:
+            continue
+        values = torch.cat([head.channel_range.of(output).flatten() for output in raw[head.path]]).double()
+        for what, said, sigma in (
+            ("before", patched_head.before, head.convention.sigma(values)),
+            ("after", patched_head.after, scale.sigma(values)),
+        ):
+            if not math.isclose(said.median, float(sigma.quantile(0.5)), rel_tol=0.02):
+                yield f"σ {what} of {head}: {said.median}, not {float(sigma.quantile(0.5))}"
+    stable = handle.loss if of.beside and handle.loss is not None else loss
+    now = at(model, stable)
+
+    def again(model: nn.Module) -> Callable[..., Tensor]:
+        return stable_loss(model, x, call=loss) if of.beside else loss
+
+    by_document, loaded, copied = copy.deepcopy(plain), copy.deepcopy(plain), copy.deepcopy(model)
+    apply(by_document, handle.to_json())
+    save(model, folder / f"{name}_saved")
+    load(loaded, folder / f"{name}_saved")
+    for what, one, its in (
+        ("by its document", by_document, again(by_document)),
+        ("copied", copied, stable),
+        ("pickled", pickle.loads(pickle.dumps(model)), stable),
+        ("loaded", loaded, again(loaded)),
+    ):
+        if not torch.equal(at(one, its), now):
+            yield f"{what}: {float(at(one, its))}, not {float(now)}"
+    handle.unpatch()
+    if not torch.equal(at(model, loss), before):
+        yield f"unpatched: {float(at(model, loss))}, not {float(before)}"
+
+
 def cured(of: Model, folder: Path, name: str) -> Iterator[str]:
     """Where what is called CURED is not finite."""
     host = _module(folder, name, of.text(twin=False))
@@ -460,6 +534,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--stabilize", action="store_true")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -468,7 +543,8 @@ def main() -> int:
         for seed in range(arguments.first, arguments.first + arguments.count):
             of = Model(seed)
             torch.manual_seed(seed)
-            problems = list((cured if arguments.stabilize else patched)(of, Path(folder), f"model_{seed}"))
+            checked = cured if arguments.stabilize else kept if arguments.keep else patched
+            problems = list(checked(of, Path(folder), f"model_{seed}"))
             if problems:
                 differing += 1
                 print(f"{seed}: {of}", *problems, sep="\n    ", flush=True)

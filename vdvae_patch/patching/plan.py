@@ -24,7 +24,7 @@ from vdvae_patch.attach.attachment import (
 )
 from vdvae_patch.attach.callers import fixed_everywhere
 from vdvae_patch.attach.recompile import GIVE_ONE, Edit, with_host_arithmetic
-from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite, Site, TermSite
+from vdvae_patch.attach.sites import BESIDE, ActivationSite, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.composition import is_limited
 from vdvae_patch.errors import PatchError, SharedScaleError, did_you_mean
 from vdvae_patch.heads import CallSite, ChannelRange, Head, Rebinding, Role
@@ -238,6 +238,7 @@ def _refuse_shared_expressions(heads: Sequence[PatchedHead]) -> None:
     for patched in heads:
         if patched.scale is not None and not _is_alternative(patched.head):
             changed |= dict.fromkeys(map(_place, patched.head.sites), patched)
+    changed.pop(_place(BESIDE), None)  # of a place that is not known, no other is the same
     for patched in heads:
         for site in patched.head.sites if patched.scale is None and not _is_alternative(patched.head) else ():
             other = changed.get(_place(site))
