@@ -293,6 +293,50 @@ def test_what_is_more_than_a_step_is_not_run_again_for_an_error(how: str, tmp_pa
     assert called.count("evaluate") > 1  # the step itself was done again
 
 
+@pytest.mark.parametrize("where", ["in the loop", "in a function of the loop's"])
+def test_what_a_loop_does_about_its_error_is_done_once(where: str, tmp_path: Path) -> None:
+    """The lines of a step are run again, and not those of an `except` around it."""
+    model = Normalized()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    mended = tmp_path / "mended"
+
+    def mend() -> None:
+        with mended.open("a") as file:
+            file.write("x")
+        with torch.no_grad():
+            model.logvar.bias += 2000
+
+    def step(x: Tensor) -> Tensor | None:
+        try:
+            return model(x)  # type: ignore[no-any-return]
+        except ValueError:
+            mend()
+            return None
+
+    with vdvae_patch.guard(model, file=io.StringIO()) as guard:
+        for number in range(4):
+            optimizer.zero_grad()
+            x = torch.rand(6, 8, generator=torch.Generator().manual_seed(number))
+            if number == 2:
+                with torch.no_grad():
+                    model.logvar.bias -= 2000  # σ of zero, which torch.distributions refuses
+            if where == "in the loop":
+                try:
+                    loss = model(x)
+                except ValueError:
+                    mend()
+                    continue
+            elif (loss := step(x)) is None:
+                continue
+            loss.backward()
+            optimizer.step()
+            assert bool(loss.isfinite())
+    assert float(model.logvar.bias.detach().abs().max()) < 10
+    assert guard.steps == 3
+    if where == "in the loop":
+        assert mended.read_text() == "x"
+
+
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_an_error_of_a_batch_is_not_put_down_to_the_running_statistics_that_it_has_spoilt(

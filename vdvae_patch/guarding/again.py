@@ -29,6 +29,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.guarding.buffers import Buffers
 from vdvae_patch.guarding.lines import Lines, Which, sum_of
 from vdvae_patch.guarding.passes import Autocast, Backward, Pass, Window
+from vdvae_patch.guarding.weights import Weights
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.watching.inputs import tensors_in
 from vdvae_patch.scanning.watching.outcome import loss_of, outcome_of, with_origin
@@ -307,7 +308,7 @@ class Again:
         device = device_of(self.model)
         states = RawStates.now(device)
         flags = [(m, m.training) for m in self.model.modules()]
-        now = [Buffers(module) for module in (self.model, *others)]
+        now, weights = [Buffers(module) for module in (self.model, *others)], Weights([self.model, *others])
         for buffers in now:
             buffers.take()
         undo = contents_kept(self.model, share.values)
@@ -332,6 +333,11 @@ class Again:
                 module.training = flag
             for buffers in now:
                 buffers.put_back()
+            if not weights.put_back():
+                self.inexact = (
+                    "what is run again writes to parameters of the model, which are too large to be put back; have the "
+                    "loss compute its value alone"
+                )
             states.restore(device)
             for p, gradient in gradients:
                 p.grad = gradient

@@ -81,6 +81,25 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+class _Bare(ast.NodeTransformer):
+    """What the user does about an error of the step (`except ValueError: skip(batch)`), and at its end (`finally`), was
+    done in the step itself, and is not done a second time: in place of a `try` around the model's call stand its lines.
+
+    Args:
+        call: where the model was called. A handler that calls it is what the step came to, and stays.
+    """
+
+    def __init__(self, call: Position) -> None:
+        self._call = call
+
+    def visit_Try(self, node: ast.Try) -> Any:
+        """Its body, and what comes where nothing is raised."""
+        self.generic_visit(node)
+        if any(_has(statement, self._call) for statement in node.body):
+            return [*node.body, *node.orelse]
+        return node
+
+
 class Known(torch.autograd.Function):
     """A loss whose gradients were computed together with it, as `torch.func.grad` does."""
 
@@ -143,7 +162,8 @@ class Lines:
         given_by = chosen if backward.of_error else chosen[-1:]  # the last may be what refuses, as an assertion
         self._results = sorted({name for statement in given_by for name in _written(statement)})
         self.text = "\n".join(ast.unparse(statement) for statement in chosen)
-        chosen = [part for statement in copy.deepcopy(chosen) for part in _listed(_Ending().visit(statement))]
+        chosen = [part for statement in copy.deepcopy(chosen) for part in _listed(_Bare(start).visit(statement))]
+        chosen = [part for statement in chosen for part in _listed(_Ending().visit(statement))]
         try:
             self._code = compile(ast.fix_missing_locations(ast.Module(chosen, [])), self.file, "exec")
         except SyntaxError as error:  # an await, a yield
