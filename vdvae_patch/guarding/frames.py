@@ -74,28 +74,48 @@ def around(frame: FrameType | None) -> Around:
     return frozenset((id(running), running.f_code) for running, _ in running_in(frame))
 
 
-def is_called_for_a_step(frame: FrameType, at: Frame, of_before: Around) -> bool:
-    """Whether the line that called a function may be run again, to do the step again that the function led to.
+def within_a_step(ways: Iterable[Way], of_before: Around) -> Iterator[Way]:
+    """Of the functions around a call of the model, the innermost first, those whose lines may be run again to do the
+    step again that the call belongs to.
 
-    Not where the function is a file, or a cell of a notebook; where it was running before there was a guard, whose
-    model it may have made; or where it does steps in a loop.
+    What a line calls is run again with it, from its beginning. So the last of them is a file, or a cell of a notebook;
+    one that was running before there was a guard, and may have made its model; one that steps, or evaluates, in a loop;
+    or the second with a loop around: the first may be over parts of a batch, or over time, and is wholly so where it is
+    a comprehension.
 
     Args:
-        at: where it called what led to the step.
         of_before: the functions that ran when the guard was put on.
     """
-    code = frame.f_code
-    if not code.co_flags & inspect.CO_NEWLOCALS or (id(frame), code) in of_before:
-        return False
-    return not any(
-        back.argval <= at.instruction < back.offset for back in dis.get_instructions(code) if back.opname in _BACKWARD
+    loops = 0
+    for way in ways:
+        yield way
+        frame, _, at = way
+        code = frame.f_code
+        if not code.co_flags & inspect.CO_NEWLOCALS or (id(frame), code) in of_before:
+            return
+        if code.co_name not in _COMPREHENSIONS and _is_in_a_loop(code, at.instruction):
+            loops += 1
+            if loops > 1 or not _STEPPING.isdisjoint(code.co_names):
+                return
+
+
+def _is_in_a_loop(code: CodeType, instruction: int) -> bool:
+    return any(
+        back.argval <= instruction < back.offset
+        for back in dis.get_instructions(code)
+        if "JUMP_BACKWARD" in back.opname
     )
 
 
-_BACKWARD = {name for name in dis.opmap if "JUMP_BACKWARD" in name}
+_COMPREHENSIONS = {"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"}
+_STEPPING = {"backward", "zero_grad", "step", "eval", "no_grad", "inference_mode"}
+"""What is named in a function that trains, or evaluates."""
+
+Way = tuple[FrameType, Frame, Frame]
+"""A function that runs, where it is, and where it was when it called what led to the model."""
 
 
-def common_to(frames: Iterable[Frame], running: Iterable[Running]) -> Iterator[tuple[FrameType, Frame, Frame]]:
+def common_to(frames: Iterable[Frame], running: Iterable[Running]) -> Iterator[Way]:
     """Of the functions that run those that ran then, with where they are, and where they were.
 
     Args:

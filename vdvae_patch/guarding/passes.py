@@ -27,8 +27,8 @@ from vdvae_patch.guarding.frames import (
     callers,
     calls_in,
     common_to,
-    is_called_for_a_step,
     running_in,
+    within_a_step,
 )
 from vdvae_patch.guarding.graphs import next_number, numbers_in, reaches
 from vdvae_patch.guarding.signals import Site, is_transformed, site_of, untransformed
@@ -296,9 +296,6 @@ class Window:
         """The same where an error was raised: to where `backward` was called in a step before, since what would have
         come behind the error is needed to say what would have held; else to where it was raised.
 
-        A function's lines are run again from the call on that led to the error, and so all of the function that was
-        called: from one that is more than a step, such as a script's `main`, no way leads further out.
-
         Args:
             running: the functions that ran then.
             sound: a step that came to its end.
@@ -307,11 +304,7 @@ class Window:
         passes = self.passes[self.start :] or self.passes
         autocast = passes[0].autocast if passes else Autocast("cpu", False, torch.bfloat16)
         ended = {b.frame.code: b for b in (sound.backwards if sound else ()) if b.frame is not None}
-        ways = []
-        for common, now, called_at in common_to(self._began, running):
-            ways.append((common, now, called_at))
-            if not is_called_for_a_step(common, called_at, of_before):
-                break
+        ways = list(within_a_step(common_to(self._began, running), of_before))
         for common, now, called_at in ways:
             variables = dict(common.f_locals)
             if (known := ended.get(common.f_code)) is not None and known.frame is not None:
