@@ -38,12 +38,24 @@ def common_cut(readings: Sequence[Reading]) -> tuple[int, Convention] | None:
     for count in range(0 if joined else 1, shortest + 1):
         if len({tuple(n.id for n in r.chain.nodes[:count]) for r in readings}) > 1:
             break
+        if found is not None and any(_is_cut_within(r.chain.nodes, count) for r in readings):
+            continue
         rests = [rest_behind(r, count) for r in readings]
         if not any(is_limited(rest) for rest in rests) and all_alike(rests):
             found = found or (count, rests[0])
             if _has_slope(rests[0]):
                 return count, rests[0]
     return found
+
+
+def _is_cut_within(nodes: Sequence[Node], count: int) -> bool:
+    """Whether one expression computes what comes before and behind: `-0.5 / v` is a reciprocal and a product."""
+    if not 0 < count < len(nodes):
+        return False
+    before, behind = nodes[count - 1].host_frame(), nodes[count].host_frame()
+    if before is None or behind is None:
+        return False
+    return (before.code, before.lasti) == (behind.code, behind.lasti)
 
 
 def _has_slope(rest: Convention) -> bool:
