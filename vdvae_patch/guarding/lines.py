@@ -175,12 +175,20 @@ class Lines:
         """The loss, or the sum of what was differentiated.
 
         Raises:
-            PatchError: the lines came to no call of `backward`, and to no loss.
+            PatchError: the lines came to no call of `backward`, and to no loss, or they name what is not known here, as
+                those of a comprehension may.
         """
         variables = {**self._variables, _ENDED: Reached}
         waited = captured(self._backward.site, by_grad=self._backward.by_grad, parameters=self._parameters)
         with waited as found, suppress(Reached):
-            exec(self._code, variables)
+            try:
+                exec(self._code, variables)
+            except NameError as error:
+                if not _is_of(error, variables):
+                    raise
+                raise PatchError(
+                    f"lines {self.first} to {self.last} of {shown(self.file)} cannot be run again: {error}"
+                ) from error
         if found.known is not None:
             return Known.of(*found.known)
         if roots := found.roots or found.others:
@@ -191,6 +199,14 @@ class Lines:
                 f"lines {self.first} to {self.last} of {shown(self.file)}, run again, differentiated nothing"
             )
         return loss
+
+
+def _is_of(error: BaseException, variables: Mapping[str, Any]) -> bool:
+    """Whether an error was raised in code with these global variables, and not in what it calls."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals is variables
 
 
 def _refuse_iterators(statements: Sequence[ast.stmt], variables: Mapping[str, Any], where: str) -> None:
