@@ -1561,9 +1561,9 @@ FAULTS: list[Fault] = [
     *_group(
         "scanning/places/cutting.py",
         "tests/hosts/test_far_raw_values.py",
-        ("if _has_slope(rests[0]):", "if True:"),
+        ("if following is None or _has_slope(rests[0]) else", "if True else"),
         (
-            "if found is not None and any(_is_cut_within(r.chain.nodes, count) for r in readings):",
+            "if not together or before[0][0] is not behind[0][0] or before[0] == behind[0]:",
             "if False:",
             "tests/hosts/test_scan_natural_parameters.py",
         ),

@@ -6,12 +6,12 @@ text, which survives edits around it. They only describe: `expression` compiles 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vdvae_patch.attach.source import Span
-from vdvae_patch.conventions import Convention
+from vdvae_patch.conventions import Convention, Sigma
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scales import Scale
 
@@ -159,6 +159,13 @@ class LogSite(_Placed):
     operand: int
     convention: Convention
     parameter: str = ""
+
+    def is_needed(self, sites: Iterable[object]) -> bool:
+        """Whether it does something where these sites get a scale."""
+        if type(self.convention) is not Sigma:
+            return True
+        own = (self.owner, self.method, self.calls, self.last)
+        return any(isinstance(s, Site) and (s.owner, s.method, s.calls, s.last) == own for s in sites)
 
 
 def place_of(site: object) -> object:

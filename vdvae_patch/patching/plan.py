@@ -323,6 +323,8 @@ def _at_sites(
     normals: Sequence[NormalSite | LogSite | TermSite],
 ) -> Iterator[Attachment | CallEdits]:
     """One attachment a method, or an activation, for heads with sites and for `Normal`s that become stable ones."""
+    scaled = [site for head, _ in heads for site in head.sites]
+    normals = [site for site in normals if not isinstance(site, LogSite) or site.is_needed(scaled)]
     by_method: dict[tuple[str, str], list[Edit]] = {}
     activations: dict[str, tuple[ActivationSite, Scale]] = {}
     for head, scale in heads:

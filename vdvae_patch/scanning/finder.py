@@ -189,7 +189,8 @@ def stable_loss(model: nn.Module, *inputs: Any, call: Callable[..., Any]) -> Cal
         return loss
     if not run.places_outside:
         return call
-    loss = run.exchanged(model, [(site, None) for site in run.outside])
+    needed = [site for site in run.outside if not isinstance(site, LogSite) or site.is_needed(())]
+    loss = run.exchanged(model, [(site, None) for site in needed])
     if loss is None:
         raise PatchError(
             f"{', '.join(run.places_outside)}: what makes Normals there is no plain function that can be compiled "

@@ -12,7 +12,7 @@ import torch
 
 from vdvae_patch.attach.sites import ActivationSite, Site
 from vdvae_patch.composition import Step, Target, is_limited, named, undo
-from vdvae_patch.conventions import Convention
+from vdvae_patch.conventions import Convention, Sigma
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, operands, settle, step_through
@@ -30,36 +30,41 @@ from vdvae_patch.scanning.places.calls import (
 
 
 def common_cut(readings: Sequence[Reading]) -> tuple[int, Convention] | None:
-    """How many nodes are passed before the readings part, with the rest undoable; and that rest. Of several such places
-    it is the first but where the rest has no slope of a small σ, as 1/√v has none, whose derivative is σ³."""
-    found: tuple[int, Convention] | None = None
+    """How many nodes are passed before the readings part, with the rest undoable; and that rest. Where the next step
+    alone is left, and has no slope of a small σ, it is passed, too."""
     shortest = min(len(r.chain.nodes) for r in readings)
     joined = bool(readings[0].parts) and readings[0].chain.end in ("sum", "raw") and not _is_total(readings[0].raw)
     for count in range(0 if joined else 1, shortest + 1):
-        if len({tuple(n.id for n in r.chain.nodes[:count]) for r in readings}) > 1:
-            break
-        if found is not None and any(_is_cut_within(r.chain.nodes, count) for r in readings):
-            continue
+        if not _is_common(readings, count):
+            return None
         rests = [rest_behind(r, count) for r in readings]
         if not any(is_limited(rest) for rest in rests) and all_alike(rests):
-            found = found or (count, rests[0])
-            if _has_slope(rests[0]):
-                return count, rests[0]
-    return found
+            following = _behind_one_step(readings, count) if count else None
+            return (count, rests[0]) if following is None or _has_slope(rests[0]) else (count + 1, following)
+    return None
 
 
-def _is_cut_within(nodes: Sequence[Node], count: int) -> bool:
-    """Whether one expression computes what comes before and behind: `-0.5 / v` is a reciprocal and a product."""
-    if not 0 < count < len(nodes):
-        return False
-    before, behind = nodes[count - 1].host_frame(), nodes[count].host_frame()
-    if before is None or behind is None:
-        return False
-    return (before.code, before.lasti) == (behind.code, behind.lasti)
+def _is_common(readings: Sequence[Reading], count: int) -> bool:
+    return len({tuple(n.id for n in r.chain.nodes[:count]) for r in readings}) == 1
+
+
+def _behind_one_step(readings: Sequence[Reading], count: int) -> Convention | None:
+    """σ itself, if one step of one node, which all readings have, leads to it, in the function in which the node before
+    it is computed; else None."""
+    first = readings[0].chain
+    if any(len(r.chain.nodes) != count + 1 for r in readings) or not _is_common(readings, count + 1):
+        return None
+    before, behind = ([(f.code, f.lasti) for f in n.frames if f.host] for n in first.nodes[count - 1 : count + 1])
+    together = bool(before) and len(before) == len(behind) and before[1:] == behind[1:]  # the innermost comes first
+    if not together or before[0][0] is not behind[0][0] or before[0] == behind[0]:
+        return None
+    rests = [rest_behind(r, count + 1) for r in readings]
+    return Sigma() if len(first.by_node[count]) == 1 and all_alike([Sigma(), *rests]) else None
 
 
 def _has_slope(rest: Convention) -> bool:
-    """Whether the derivative of σ is a number of float32, and not 0, for σ of 10⁻¹⁷ to 10¹⁷."""
+    """Whether the derivative of σ is a number of float32, and not 0, for σ of 10⁻¹⁷ to 10¹⁷, as that of 1/√v is not,
+    which is σ³."""
     wanted = torch.logspace(-17, 17, 35)
     v = undo(rest, Target(wanted, wanted.log())).requires_grad_()
     with torch.enable_grad():
