@@ -304,7 +304,7 @@ class Window:
         passes = self.passes[self.start :] or self.passes
         autocast = passes[0].autocast if passes else Autocast("cpu", False, torch.bfloat16)
         ended = {b.frame.code: b for b in (sound.backwards if sound else ()) if b.frame is not None}
-        ways = list(within_a_step(common_to(self._began, running), of_before))
+        ways = list(common_to(self._began, running))
         for common, now, called_at in ways:
             variables = dict(common.f_locals)
             if (known := ended.get(common.f_code)) is not None and known.frame is not None:
@@ -312,7 +312,7 @@ class Window:
                     [], [], replace(known.frame, identity=now.identity), variables, common.f_globals, called_at,
                     len(self.passes), known.autocast, site=known.site, by_grad=known.by_grad, of_error=True,
                 )  # fmt: skip
-        for common, now, called_at in ways:
+        for common, now, called_at in within_a_step(ways, of_before):
             variables = dict(common.f_locals)
             yield Backward(
                 [], [], now, variables, common.f_globals, called_at, len(self.passes), autocast, of_error=True

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 _MOST = 64 * 2**20  # bytes that are copied at most, of the smallest parameters
 
@@ -17,7 +18,8 @@ class Weights:
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        trained = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}
+        every = (p for module in modules for p in module.parameters())
+        trained = {id(p): p for p in every if p.requires_grad and not is_lazy(p) and not p.is_inference()}
         left, self._kept = _MOST, list[tuple[Tensor, int, Tensor | None]]()
         for p in sorted(trained.values(), key=lambda p: p.nbytes):
             left -= p.nbytes
