@@ -1562,11 +1562,6 @@ FAULTS: list[Fault] = [
         "scanning/places/cutting.py",
         "tests/hosts/test_far_raw_values.py",
         ("if following is None or _has_slope(rests[0]) else", "if True else"),
-        (
-            "if not together or before[0][0] is not behind[0][0] or before[0] == behind[0]:",
-            "if False:",
-            "tests/hosts/test_scan_natural_parameters.py",
-        ),
     ),
     *_group(
         "scanning/places/placing.py",
