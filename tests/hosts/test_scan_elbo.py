@@ -6,7 +6,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import elbo_truths
@@ -760,3 +760,21 @@ def test_a_bernoulli_is_told_from_a_continuous_one_where_the_decoder_puts_out_ze
     assert elbo.reconstruction is not None
     assert elbo.reconstruction.kind.startswith("continuous") is (how in CONTINUOUS)
     assert bool(elbo.notes) is (how not in CONTINUOUS)
+
+
+@pytest.mark.parametrize(
+    ("loss", "sizes"),
+    [
+        (lambda x, y, m, v, z: F.mse_loss(y, x, reduction="sum") + 0.5 * kl(m, v).sum(), (1.0, 40.0, 255.0)),
+        (
+            lambda x, y, m, v, z: MSE(y, x) + 0.5 * (q(m, v).log_prob(z) - q(0 * m, 0 * v).log_prob(z)).sum(),
+            (1.0, 90.0),
+        ),
+        (lambda x, y, m, v, z: MSE(y, x) + 0.5 * kl_divergence(q(m, v), Normal(0.0, 1.0)).sum(), (1.0, 90.0)),
+    ],
+)
+def test_the_factor_of_the_kl_is_known_where_log_sigma_is_lost_beside_sigma(loss: Loss, sizes: Sequence[float]) -> None:
+    """Of bytes an untrained encoder makes log variances of ±100: float64 holds no 1 beside e¹⁰⁰."""
+    for size in sizes:
+        elbo = scanned(loss, size * X).elbo
+        assert elbo.sigma == pytest.approx(0.5, rel=1e-3), (size, elbo.reason)

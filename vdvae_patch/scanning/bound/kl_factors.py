@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +39,11 @@ _NONE_BESIDE = 1e-3
 """Of the largest factor, what counts as none."""
 _LEAST = 0.3
 """Share of a raw value's elements that are fitted at least, or its part in the loss is not that of a KL."""
+_FAR = 6.0
+"""|log σ| from which an element is measured nearer to σ = 1, too: where σ² is 10⁴⁰, as of an untrained network that is
+given bytes, the derivative of log σ is lost beside that of σ²."""
+_NEAR = 3.0
+_SHARES = (0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 1e-3, 0.0)
 _POINTS = 11
 _SLOW = 0.25
 """d log σ / dv below which σ is moved by moving v farther."""
@@ -133,15 +139,19 @@ def _factor(tail: Tail, reading: Reading, held: frozenset[int]) -> LogSigmaFacto
     if not len(where):
         return None
     chosen = where[torch.linspace(0, len(where) - 1, min(len(where), _MOST)).long()]
-    best = _best(tail, reading, expression, chosen, held, 0.0)
-    waiting = best is not None and bool((best[0] == 0).all()) and bool(best[1].all())
+    at = tail.base[raw.node.id].flatten()[chosen]
+    best = _best(tail, reading, expression, chosen, held, at)
+    waiting = best is not None and bool((best.factors == 0).all()) and bool(best.good.all())
     if waiting:  # free bits: above them, where σ is another one
-        above = _best(tail, reading, expression, chosen, held, _ABOVE)
-        waiting = above is not None and bool((above[0] != 0).any())
+        above = _best(tail, reading, expression, chosen, held, at + _ABOVE)
+        waiting = above is not None and bool((above.factors != 0).any())
         best = above if waiting else best
+    nearer = _nearer(reading, expression, at)
+    if nearer is not None and not waiting:
+        best = _better(best, _best(tail, reading, expression, chosen, held, nearer))
     if best is None:
         return None
-    factors, good = best
+    factors, good, _ = best
     size = _NONE_BESIDE * factors[good].abs().max() if bool(good.any()) else torch.zeros(())
     both = bool((factors[good] > size).any()) and bool((factors[good] < -size).any())  # no density has log σ so
     if both or float(good.double().mean()) < _LEAST:
@@ -156,24 +166,61 @@ def _moving(reading: Reading, expression: Expression, value: Tensor, where: Tens
     return where if basis is None else where[(basis != 0).any(dim=-1)[0]]
 
 
+class _Fit(NamedTuple):
+    """The factors of the elements, for which of them the fit holds, and the size of the gradients they were fitted to.
+    Rounding is in proportion to that."""
+
+    factors: Tensor
+    good: Tensor
+    size: Tensor
+
+
 def _best(
-    tail: Tail, reading: Reading, expression: Expression, chosen: Tensor, held: frozenset[int], shift: float
-) -> tuple[Tensor, Tensor] | None:
-    """The factors, and for which elements they hold, of the width by which most do."""
-    best: tuple[Tensor, Tensor] | None = None
+    tail: Tail, reading: Reading, expression: Expression, chosen: Tensor, held: frozenset[int], at: Tensor
+) -> _Fit | None:
+    """The fit around some raw values, of the width by which most elements are fitted."""
+    best: _Fit | None = None
     for width, tolerance in _AROUND:
-        both = _fits(tail, reading, expression, chosen, (width, _NARROWER * width), tolerance, held, shift)
+        both = _fits(tail, reading, expression, chosen, (width, _NARROWER * width), tolerance, held, at)
         if both is None:
             continue
         fit, other = both
         # what only looks like it is fitted by other factors over another range
-        near = (fit[0] - other[0]).abs() <= _AGREE * (fit[0].abs() + _NONE_BESIDE * fit[0].abs().max())
-        fit = fit[0], fit[1] & other[1] & near
-        if best is None or int(fit[1].sum()) > int(best[1].sum()):
+        near = (fit.factors - other.factors).abs() <= _AGREE * (
+            fit.factors.abs() + _NONE_BESIDE * fit.factors.abs().max()
+        )
+        fit = fit._replace(good=fit.good & other.good & near)
+        if best is None or int(fit.good.sum()) > int(best.good.sum()):
             best = fit
-        if bool(best[1].all()):
+        if bool(best.good.all()):
             break
     return best
+
+
+def _better(one: _Fit | None, other: _Fit | None) -> _Fit | None:
+    """Of each element the fit that holds, and of two the one that has less rounding in it; one without any part in the
+    loss tells nothing beside one with a part."""
+    if one is None or other is None:
+        return one if other is None else other
+    tells = other.good & (other.size > _NONE)
+    takes = tells & (~one.good | (other.size < one.size))
+    return _Fit(*(torch.where(takes, b, a) for a, b in zip(one, other, strict=True)))
+
+
+def _nearer(reading: Reading, expression: Expression, at: Tensor) -> Tensor | None:
+    """The raw values, those with a σ far from 1 brought nearer to it; None where there are none."""
+    found, open_ = at.clone(), ~(_log_sigma(reading, expression, at).abs() <= _FAR)
+    if not bool(open_.any()):
+        return None
+    for share in _SHARES:
+        near = open_ & (_log_sigma(reading, expression, share * at).abs() <= _NEAR)
+        found = torch.where(near, share * at, found)
+        open_ = open_ & ~near
+    return None if torch.equal(found, at) else found
+
+
+def _log_sigma(reading: Reading, expression: Expression, v: Tensor) -> Tensor:
+    return _sigma(reading, expression, v).log().expand(v.shape)
 
 
 def part_of(value: Tensor, spot: Spot) -> Tensor | None:
@@ -196,13 +243,11 @@ def _fits(
     widths: Sequence[float],
     tolerance: float,
     held: frozenset[int],
-    shift: float,
-) -> list[tuple[Tensor, Tensor]] | None:
-    """For each width the factor of −log σ for each element, and for which the fit holds; None where σ is not
-    positive."""
+    before: Tensor,
+) -> list[_Fit] | None:
+    """For each width the fit around some raw values; None where σ is not positive."""
     node = reading.raw.node
     base = tail.base[node.id]
-    before = base.flatten()[chosen] + shift
     far = _reach(reading, expression, before)
     points = []
     for width in widths:
@@ -217,8 +262,8 @@ def _fits(
     gradients = tail.slopes(node, values, held).reshape(len(moved), -1)[:, chosen]
     # what belongs to one width beside what belongs to the other: they are fitted together, each by itself
     bases = torch.cat(torch.split(basis, _POINTS), dim=1)
-    factor, good = _fitted(bases, torch.cat(torch.split(gradients, _POINTS), dim=1), tolerance)
-    return list(zip(factor.chunk(len(widths)), good.chunk(len(widths)), strict=True))
+    fit = _fitted(bases, torch.cat(torch.split(gradients, _POINTS), dim=1), tolerance)
+    return [_Fit(*parts) for parts in zip(*(part.chunk(len(widths)) for part in fit), strict=True)]
 
 
 def _reach(reading: Reading, expression: Expression, before: Tensor) -> Tensor:
@@ -231,7 +276,7 @@ def _reach(reading: Reading, expression: Expression, before: Tensor) -> Tensor:
     return torch.where(slope < _SLOW, torch.minimum(before.abs(), 1 / slope), 1.0).clamp(min=1.0)
 
 
-def _fitted(basis: Tensor, gradients: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+def _fitted(basis: Tensor, gradients: Tensor, tolerance: float) -> _Fit:
     """The factor of −log σ of each element, from the gradients `[points, n]` at as many values."""
     design, target = basis.transpose(0, 1), gradients.transpose(0, 1)  # [n, points, 5], [n, points]
     size = design.norm(dim=1, keepdim=True).clamp_min(1e-300)
@@ -241,24 +286,28 @@ def _fitted(basis: Tensor, gradients: Tensor, tolerance: float) -> tuple[Tensor,
     factor = -(solved.squeeze(-1) / size.squeeze(1))[:, 0]
     factor = torch.where(whole <= _NONE, torch.zeros_like(factor), factor)
     good = (left <= tolerance * whole) | (whole <= _NONE)
-    return factor, good & factor.isfinite()
+    return _Fit(factor, good & factor.isfinite(), whole)
 
 
 def _basis(reading: Reading, expression: Expression, v: Tensor) -> Tensor | None:
     """(log σ)', σ', σ σ', σ'/σ³, σ³ σ' at each raw value."""
     with torch.enable_grad():
         v = v.detach().requires_grad_()
-        values = {
-            key: v if key == reading.raw.key else torch.tensor(leaf.node.value, dtype=torch.float64)
-            for key, leaf in expression.leaves.items()
-        }
-        sigma = expression.value(values)
-        for step in reading.suffix:
-            sigma = step.forward(sigma)
-        sigma = sigma.expand(v.shape)
+        sigma = _sigma(reading, expression, v).expand(v.shape)
         if not sigma.requires_grad or not bool((sigma.isfinite() & (sigma > 0)).all()):
             return None
         (slope,) = torch.autograd.grad(sigma.sum(), v)
     sigma = sigma.detach()
     basis = torch.stack([slope / sigma, slope, sigma * slope, slope / sigma**3, sigma**3 * slope], dim=-1)
     return basis if bool(basis.isfinite().all()) else None
+
+
+def _sigma(reading: Reading, expression: Expression, v: Tensor) -> Tensor:
+    values = {
+        key: v if key == reading.raw.key else torch.tensor(leaf.node.value, dtype=torch.float64)
+        for key, leaf in expression.leaves.items()
+    }
+    sigma = expression.value(values)
+    for step in reading.suffix:
+        sigma = step.forward(sigma)
+    return sigma
