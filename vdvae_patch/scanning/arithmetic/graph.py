@@ -73,6 +73,7 @@ class Node:
         args, kwargs: the operation's arguments, tensors replaced by their nodes.
         index: which of several results it is.
         data, params: whether an input, or a parameter, has an influence on it.
+        decided: whether an input has one through an answer that carries no gradient, as a comparison gives it.
         noise: bit set of the draws of Normal noise that have one.
         frames: innermost first.
         value: of a parameter, and of what neither a parameter nor noise reaches, its largest element; it stands for
@@ -89,8 +90,9 @@ class Node:
     """
 
     __slots__ = (
-        "_inputs", "args", "cut", "data", "diagonal", "drawn", "even", "frames", "func", "id", "index", "inplace",
-        "kind", "kwargs", "mask", "moves", "name", "noise", "op", "params", "picked", "shape", "stepped", "value",
+        "_inputs", "args", "cut", "data", "decided", "diagonal", "drawn", "even", "frames", "func", "id", "index",
+        "inplace", "kind", "kwargs", "mask", "moves", "name", "noise", "op", "params", "picked", "shape", "stepped",
+        "value",
     )  # fmt: skip
 
     def __init__(self, id: int, kind: NodeKind, op: str, shape: tuple[int, ...]) -> None:
@@ -105,6 +107,7 @@ class Node:
         self.index = 0
         self.inplace = False
         self.data = False
+        self.decided = False
         self.params = False
         self.noise = 0
         self.frames: tuple[Frame, ...] = ()

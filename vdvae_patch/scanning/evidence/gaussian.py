@@ -703,8 +703,9 @@ def is_flat(sigma: Tensor) -> bool:
 
 
 def adds_data(operand: Node) -> bool:
-    """Whether an operand is data, of several elements, or made of data alone."""
-    return math.prod(operand.shape) > 1 and operand.data and not operand.params and not operand.mask
+    """Whether an operand is data, of several elements, or made of data alone, be it by comparing them."""
+    of_data = operand.data or operand.decided
+    return math.prod(operand.shape) > 1 and of_data and not operand.params and not operand.mask
 
 
 def _varies(curvature: Tensor) -> bool:

@@ -83,7 +83,7 @@ def of_uneven(path: str, readings: Sequence[Reading]) -> str:
     the data, or of a buffer of deviations, the convention has the largest; empty if there is none."""
     for node in (node for reading in readings for node in reading.chain.nodes if node.op in _WITH_ANOTHER):
         for other in (n for n in node.inputs if not n.params and not n.even and not n.mask and math.prod(n.shape) > 1):
-            if other.value != 1.0:  # a mask of zeros and ones, as of padding
+            if other.value != 1.0 or node.op in ops.ADDING:  # a mask of zeros and ones, as of padding, multiplies
                 return (
                     f"{path}: at {where(node)} σ has another number in it for each element, {other.value:.4g} for one; "
                     "a patch keeps them, and σ in tables, and what a scale gives, is that one's"

@@ -298,6 +298,7 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         if kind == "opaque" and any(n.params for n in inputs):
             self._notice_outside(node, inputs)
         constant = node.op == "scatter" and len(inputs) == 2 and not inputs[0].data  # a one-hot vector
+        node.decided = any(n.decided or ((kind == "discrete" or constant) and n.data) for n in inputs)
         if kind != "discrete" and not constant:
             node.data = any(n.data for n in inputs)
             node.params = any(n.params for n in inputs)
