@@ -10,8 +10,8 @@ from vdvae_patch import composition, conventions, scales
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning.arithmetic import ops
-from vdvae_patch.scanning.arithmetic.cuts import UNKNOWN, lies_in
-from vdvae_patch.scanning.arithmetic.expression import Expression, Spot
+from vdvae_patch.scanning.arithmetic.cuts import UNKNOWN, Cuts, lies_in
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, settle
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.evidence.emission import examples_cut
 from vdvae_patch.scanning.evidence.reading import where
@@ -49,6 +49,53 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
                     f"and no σ is computed of ({', '.join(sorted({_text(s) for s in known}))} is); the head's channels "
                     "are too many. The patch was taken back; write a patch file whose Head names the channels"
                 )
+
+
+def read_beside(graph: Graph, path: str, raw: Spot, known: Iterable[Spot]) -> Node | None:
+    """What reads the same channels of a module's output as a raw value, and no σ is computed of: of another token or
+    step of time, or of another call of the module. None if there is none, so that its output can be replaced.
+
+        h = self.encoder(tokens)
+        mean, log_var = h[:, 0], h[:, 1]
+
+    Args:
+        known: all raw values.
+    """
+    outputs = {settle(Spot(output)).node.id: output for output in graph.outputs_of(path)}
+    own = [spot for spot in known if spot.node.id in outputs]
+    if outputs.keys() <= {spot.node.id for spot in own} and not any(examples_cut(graph, spot) for spot in own):
+        return None
+    channels = _of_all_examples(graph, raw)
+    in_loss = None if graph.loss is None else _made_of(graph.loss)
+    for reader, operand in _read(graph, outputs.values()):
+        if in_loss is not None and reader.id not in in_loss:
+            continue
+        for leaf in Expression(Spot(operand)).leaves.values():
+            if leaf.node.id not in outputs or not _meet(_of_all_examples(graph, leaf).cuts, channels.cuts):
+                continue
+            if not any(leaf.node is spot.node and lies_in(leaf.cuts, spot.cuts) for spot in own):
+                return reader
+    return None
+
+
+def _meet(one: Cuts, other: Cuts) -> bool:
+    """Whether two parts of a tensor may have elements in common."""
+    return all(
+        a.dim != b.dim or UNKNOWN in (a.dim, b.dim) or not set(a.places).isdisjoint(b.places)
+        for a in one
+        for b in other
+    )
+
+
+def _made_of(end: Node) -> set[int]:
+    """The numbers of all that a node is computed of, and its own."""
+    todo, seen = [end], {end.id}
+    while todo:
+        for node in todo.pop().inputs:
+            if node.id not in seen:
+                seen.add(node.id)
+                todo.append(node)
+    return seen
 
 
 _FUNCTIONS = ops.ACTIVATIONS | ops.EXPONENTIAL | ops.LIMITING
@@ -101,7 +148,12 @@ def require_steps_apart(before: Steps, after: Steps) -> None:
 
 def _readers(graph: Graph) -> Iterator[tuple[Node, Node]]:
     """Operations that are no arithmetic of single elements, or join tensors, and their operands behind a scale."""
-    todo = [node for node in graph.nodes if node.params and is_scale(node)]
+    return _read(graph, (node for node in graph.nodes if node.params and is_scale(node)))
+
+
+def _read(graph: Graph, begin: Iterable[Node]) -> Iterator[tuple[Node, Node]]:
+    """The same behind some values."""
+    todo = list(begin)
     seen: set[int] = set()
     while todo:
         node = todo.pop()

@@ -417,7 +417,8 @@ def goes_through(reading: Reading, node: Node) -> bool:
     """Whether a density or a KL reads a raw value through one node only, and nowhere else."""
     if reading.term is None:
         return True
-    through = Expression(Spot(reading.term.total), reading.sums | {node.id}, through_sums=True)
+    stops = reading.sums | {node.id, reading.raw.node.id}  # the raw value may be a mean
+    through = Expression(Spot(reading.term.total), stops, through_sums=True)
     return reading.raw.key not in through.leaves
 
 
