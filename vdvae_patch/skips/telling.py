@@ -123,4 +123,5 @@ def holding(holds: Sequence[str], fallen: Sequence[str], all_tried: bool = True)
         return f"{text}, and not under {', '.join(fallen)}" if fallen else text
     if not all_tried:
         return f"the step is not finite under {', '.join(fallen)}; others could not be tried"
-    return f"no scale of the heads makes this step finite (tried {', '.join(fallen)}): they are not what breaks it"
+    tried = ", ".join(fallen)
+    return f"no scale of the heads that were found makes this step finite (tried {tried}): they are not what breaks it"
