@@ -402,6 +402,22 @@ def test_a_loss_of_grad_that_the_loop_gives_up_is_no_part_of_the_next_step() -> 
 
 
 @pytest.mark.medium
+def test_of_losses_of_grad_that_are_added_up_one_that_is_not_finite_is_seen() -> None:
+    model = VAE(norm=False)
+    parameters, optimizer = list(model.parameters()), torch.optim.SGD(model.parameters(), 1e-4)
+    before = [p.detach().clone() for p in parameters]
+    guard = vdvae_patch.guard(model)
+    for part in range(3):
+        x = torch.randn(BATCH, SIZE)
+        x[1, 0] = float("nan") if part == 1 else 0.0
+        for p, gradient in zip(parameters, torch.autograd.grad(loss_of(model, x) / 3, parameters), strict=True):
+            p.grad = gradient if p.grad is None else p.grad + gradient
+    optimizer.step()
+    guard.remove()
+    assert [(skip.step, skip.cause) for skip in guard.skips] == [(0, "nan_loss")]
+    assert all(torch.equal(p, old) for p, old in zip(parameters, before, strict=True))
+
+
 def test_a_model_beside_it_that_is_not_guarded_is_named() -> None:
     """The discriminator's weights are NaN after its step; the heads are looked at all the same."""
 

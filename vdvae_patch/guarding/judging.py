@@ -65,6 +65,11 @@ def look(window: Window, parameters: Sequence[Tensor], device: torch.device, bou
     device = parameters[0].device if parameters else device
     seen = (_alone if ranks.world() == 1 else _together)(window, parameters, device, bounds)
     unseen = not window.in_gradients or (window.partial and math.isfinite(seen.loss))
+    if not unseen and ranks.world() == 1 and not math.isfinite(seen.norm) and math.isfinite(seen.loss):
+        # of `grad`'s losses at one place the last one was taken; that of a NaN was not given up, but added up
+        every = sum(float(value) for backward in window.backwards for value in backward.values) / bounds.loss_scale
+        if not math.isfinite(every):
+            return replace(seen, loss=every, cause=CAUSES[0])
     return replace(seen, loss=math.nan) if unseen else seen
 
 
