@@ -1,4 +1,5 @@
-"""Mean and log σ² as two tokens, two steps of time or two calls of one module; and pooled ones that a KL reads bare."""
+"""Mean and log σ² as two tokens, two steps of time or two calls of one module, or the one a feature of the other; and
+pooled ones that a KL reads bare."""
 
 from __future__ import annotations
 
@@ -137,9 +138,20 @@ class Halves(FirstPlaces):
         return first.mean(-1), second.mean(-1)
 
 
+class OfFeatures(Host):
+    """What σ is computed of are features, from which a further layer makes the mean."""
+
+    def build(self) -> None:
+        self.features, self.head = nn.Linear(6, 4), nn.Linear(4, 4)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.features(x.mean(1))
+        return self.head(h.relu()), h
+
+
 HOSTS = (
     Transformer, Unbound, Queries, LastSteps, FirstPlaces, OneHeadTwice, OneNormTwice, OnePoolTwice,
-    Pooled, Summed, Weighed, Halves,
+    Pooled, Summed, Weighed, Halves, OfFeatures,
 )  # fmt: skip
 
 

@@ -170,9 +170,10 @@ def _require_compared(
     shown = {place.line for place in before if place.line}
     if not shown or shown & {where(reading.term.total) for reading in after if reading.term is not None}:
         return
-    scales = frozenset(node.id for node in graph.nodes if is_scale(node))
+    # a raw value may be a mean or a sum, which an expression goes through
+    stops = frozenset(node.id for node in graph.nodes if is_scale(node)) | {number for number, _ in raw}
     read_bare = any(
-        raw & Expression(Spot(node), scales, through_sums=True).leaves.keys()
+        raw & Expression(Spot(node), stops, through_sums=True).leaves.keys()
         for node in graph.nodes
         if node.kind == "elementwise" and node.params and not is_scale(node) and where(node) in shown
     )

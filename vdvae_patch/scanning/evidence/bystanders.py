@@ -14,7 +14,7 @@ from vdvae_patch.scanning.arithmetic.cuts import UNKNOWN, Cuts, lies_in
 from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, settle
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.evidence.emission import examples_cut
-from vdvae_patch.scanning.evidence.reading import where
+from vdvae_patch.scanning.evidence.reading import Reading, where
 
 _SCALES = (os.path.dirname(os.path.abspath(scales.__file__)) + os.sep, conventions.__file__, composition.__file__)
 
@@ -76,6 +76,41 @@ def read_beside(graph: Graph, path: str, raw: Spot, known: Iterable[Spot]) -> No
             if not any(leaf.node is spot.node and lies_in(leaf.cuts, spot.cuts) for spot in own):
                 return reader
     return None
+
+
+def read_by_mean(graph: Graph, readings: Iterable[Reading]) -> Node | None:
+    """The layer by which a raw value has a part in the mean of its own Normal, as a feature; None if it has none. With
+    a scale in its place the mean would be another.
+
+        h = self.body(x)
+        mean, sigma = self.mean(h), h.exp()
+    """
+    for reading in readings:
+        raw = reading.raw
+        todo = [mean for mean in _means_of(graph, reading) if mean.id > raw.node.id]
+        seen = {mean.id for mean in todo}
+        while todo:
+            node = todo.pop()
+            for operand in node.inputs if node.kind == "opaque" else ():
+                leaves = Expression(Spot(operand)).leaves.values() if operand.params else ()
+                if any(leaf.node is raw.node and _meet(leaf.cuts, raw.cuts) for leaf in leaves):
+                    return node
+            before = [n for n in node.inputs if n.id > raw.node.id and n.id not in seen]
+            seen.update(n.id for n in before)
+            todo += before
+    return None
+
+
+def _means_of(graph: Graph, reading: Reading) -> list[Node]:
+    """What a reading's Normal lies around, where a density, a KL, a Normal or a draw shows it."""
+    if reading.term is not None:
+        return [mean.node for mean in reading.term.means]
+    given = [normal.loc for normal in graph.normals if normal.scale is reading.node]
+    if given or reading.evidence != "noise":
+        return given
+    drawn = graph.consumers.get(reading.node.id, ())
+    sums = [user for product in drawn for user in graph.consumers.get(product.id, ()) if user.op == "add"]
+    return [node for user in sums for node in user.inputs if node not in drawn]
 
 
 def _meet(one: Cuts, other: Cuts) -> bool:

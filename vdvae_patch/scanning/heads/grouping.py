@@ -28,7 +28,7 @@ from vdvae_patch.scanning.arithmetic.expression import Expression, Spot
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.evidence import hazards
 from vdvae_patch.scanning.evidence.agreement import agrees, convention_of, conventions_of, factor_of, told_by_chains
-from vdvae_patch.scanning.evidence.bystanders import read_beside
+from vdvae_patch.scanning.evidence.bystanders import read_beside, read_by_mean
 from vdvae_patch.scanning.evidence.emission import Emission, emission_of
 from vdvae_patch.scanning.evidence.group import EmissionKey, Group, Groups
 from vdvae_patch.scanning.evidence.interpolated import is_interpolated
@@ -136,7 +136,7 @@ def _group(graph: Graph, readings: Readings, found: list[Reading], raw: Spot) ->
     emission = emission_of(graph, raw)
     if emission.at_output:
         known = [r.raw for r in readings.found if not r.parts] + [c.begin for r in readings.found for c in r.parts]
-        other = read_beside(graph, emission.path, raw, known)
+        other = read_beside(graph, emission.path, raw, known) or read_by_mean(graph, found)
         if other is not None:
             reason = f"what its module puts out is also read at {where(other)}, where it is no raw value"
             emission = replace(emission, at_output=False, reason=reason)
