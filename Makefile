@@ -16,7 +16,7 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow and not medium"
 
 # The matrices: every host, scale and seam on a stand-in for a GPU, kills, ranks, public models. Continuous integration runs it.
-# Of many cases every second one is a slow one; OPTIONS=--whole runs all of them here.
+# Of several cases every second one is a slow one, of many two of three; OPTIONS=--whole runs all of them here.
 test-medium: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "medium and not slow" $(OPTIONS)
 

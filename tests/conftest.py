@@ -14,17 +14,18 @@ from typing import Any
 import pytest
 from process_trees import finished
 
-FEW = 4
-"""Cases that a family of tests may have before it is thinned."""
+FEW, MANY = 4, 40
+"""Cases that a family of tests may have before every second one of it is left out, and before two of three are."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--whole", action="store_true", help="run every medium case, and not every second one of a family")
+    parser.addoption("--whole", action="store_true", help="run every medium case, and not some of each family")
 
 
 @pytest.hookimpl(tryfirst=True)  # before cases are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    """Of a medium test that has more than a few cases, every second one is slow: together they take half an hour."""
+    """Of a medium test that has more than a few cases, every second one is slow, and of many two of three: together
+    they take half an hour."""
     if config.getoption("--whole"):
         return
     families = Counter(_family(item) for item in items if _is_medium(item))
@@ -32,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.
     for item in items:
         family = _family(item)
         if _is_medium(item) and families[family] >= FEW:
-            if seen[family] % 2:
+            if seen[family] % (2 if families[family] < MANY else 3):
                 item.add_marker("slow")
             seen[family] += 1
 
