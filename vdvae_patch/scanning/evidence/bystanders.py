@@ -11,7 +11,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.cuts import UNKNOWN, Cuts, lies_in
-from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, settle
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, operands, settle
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.evidence.emission import examples_cut
 from vdvae_patch.scanning.evidence.reading import Reading, where
@@ -52,11 +52,15 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
 
 
 def read_beside(graph: Graph, path: str, raw: Spot, known: Iterable[Spot]) -> Node | None:
-    """What reads the same channels of a module's output as a raw value, and no σ is computed of: of another token or
-    step of time, or of another call of the module. None if there is none, so that its output can be replaced.
+    """What reads the same channels of a module's output as a raw value, and otherwise than one is read: another token
+    or step of time, or the result of another call of the module. None if there is none, so that its output can be
+    replaced.
 
         h = self.encoder(tokens)
         mean, log_var = h[:, 0], h[:, 1]
+
+    What another call gives may be a σ, too, of which no reading is known, as in a loop over time: the same lines read
+    it.
 
     Args:
         known: all raw values.
@@ -67,15 +71,32 @@ def read_beside(graph: Graph, path: str, raw: Spot, known: Iterable[Spot]) -> No
         return None
     channels = _of_all_examples(graph, raw)
     in_loss = None if graph.loss is None else _made_of(graph.loss)
+    lines, others = set[_Line](), list[tuple[Node, Node]]()
     for reader, operand in _read(graph, outputs.values()):
         if in_loss is not None and reader.id not in in_loss:
             continue
-        for leaf in Expression(Spot(operand)).leaves.values():
+        expression = Expression(Spot(operand))
+        for leaf in expression.leaves.values():
             if leaf.node.id not in outputs or not _meet(_of_all_examples(graph, leaf).cuts, channels.cuts):
                 continue
-            if not any(leaf.node is spot.node and lies_in(leaf.cuts, spot.cuts) for spot in own):
-                return reader
-    return None
+            direct = [spot.node for spot in expression.order if leaf in operands(expression, spot)] or [reader]
+            if any(leaf.node is spot.node and lies_in(leaf.cuts, spot.cuts) for spot in own):
+                lines.update(line for node in direct for line in _lines(node))
+            else:
+                others += [(node, reader) for node in direct]
+    return next((reader for node, reader in others if lines.isdisjoint(_lines(node))), None)
+
+
+_Line = tuple[tuple[object, int], ...]
+
+
+def _lines(node: Node) -> Iterator[_Line]:
+    """Where a value is computed: the place in the host's function, with that in the function which called it. An
+    exponential is known by itself; others, such as a clamp, may be of a mean as well."""
+    frames = tuple((frame.code, frame.lasti) for frame in node.frames if frame.host)
+    yield frames[:2]
+    if node.op in ops.EXPONENTIAL:
+        yield frames[:1]
 
 
 def read_by_mean(graph: Graph, readings: Iterable[Reading]) -> Node | None:

@@ -96,9 +96,9 @@ def _is_hidden(function: FunctionType, part: str, functions: Set[FunctionType], 
 def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str, str]:
     """The module in whose class the code stands that names a module or a parameter, by which attribute, and by which
     one its own parent names it; that is empty of the model itself."""
-    parts = path.split(".")
+    parts, modules = path.split("."), dict(model.named_modules(remove_duplicate=False))
     for count in range(len(parts) - 1, 0, -1):
-        owner = model.get_submodule(".".join(parts[:count]))
+        owner = modules[".".join(parts[:count])]  # `get_submodule` finds no module that is named like a method
         if not host_class(owner).__module__.startswith("torch."):
             return owner, parts[count], next((p for p in parts[count - 1 :: -1] if not p.isdecimal()), "")
     return model, parts[0], ""
