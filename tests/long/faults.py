@@ -1578,4 +1578,36 @@ FAULTS: list[Fault] = [
         "tests/hosts/test_scan_beside.py",
         ("changed.pop(_place(BESIDE), None)", "pass"),
     ),
+    *_group(
+        "scanning/evidence/bystanders.py",
+        "tests/hosts/test_scan_other_tokens.py",
+        ("return next((reader for node, reader in others if lines.isdisjoint(_lines(node))), None)", "return None"),
+        ("todo = [mean for mean in _means_of(graph, reading) if mean.id > raw.node.id]", "todo = list[Node]()"),
+        ("if in_loss is not None and reader.id not in in_loss:", "if False:"),
+    ),
+    *_group(
+        "scanning/places/cutting.py",
+        "tests/hosts/test_scan_other_tokens.py",
+        ("stops = reading.sums | {node.id, reading.raw.node.id}", "stops = reading.sums | {node.id}"),
+    ),
+    *_group(
+        "scanning/watching/record.py",
+        "tests/hosts/test_scan_decided_by_data.py",
+        ('any(n.decided or ((kind == "discrete" or constant) and n.data) for n in inputs)', "False"),
+    ),
+    *_group(
+        "scanning/evidence/hazards.py",
+        "tests/hosts/test_scan_decided_by_data.py",
+        ("if other.value != 1.0 or node.op in ops.ADDING:", "if other.value != 1.0:"),
+    ),
+    *_group(
+        "scanning/bound/kl_factors.py",
+        "tests/hosts/test_scan_elbo.py",
+        ("takes = tells & (~one.good | (other.size < one.size))", "takes = tells & ~tells"),
+    ),
+    *_group(
+        "guarding/judging.py",
+        "tests/guarding/test_gradients_by_hand.py",
+        ("if not math.isfinite(every):", "if False:"),
+    ),
 ]
