@@ -113,7 +113,10 @@ def read_by_mean(graph: Graph, readings: Iterable[Reading]) -> Node | None:
         while todo:
             node = todo.pop()
             for operand in node.inputs if node.kind == "opaque" else ():
-                leaves = Expression(Spot(operand)).leaves.values() if operand.params else ()
+                drawn = (
+                    operand.noise & ~raw.node.noise
+                )  # of a draw σ is a part, and so it is of a prior's mean behind it
+                leaves = Expression(Spot(operand)).leaves.values() if operand.params and not drawn else ()
                 if any(leaf.node is raw.node and _meet(leaf.cuts, raw.cuts) for leaf in leaves):
                     return node
             before = [n for n in node.inputs if n.id > raw.node.id and n.id not in seen]
