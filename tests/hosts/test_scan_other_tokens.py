@@ -126,6 +126,11 @@ class Summed(Pooled):
         return self.a(x).sum(1), self.b(x).sum(1)
 
 
+class OfVariances(Pooled):
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.a(x).mean(1), torch.logsumexp(self.b(x), 1)
+
+
 class Weighed(Pooled):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         weights = x[..., :1].softmax(1)
@@ -151,7 +156,7 @@ class OfFeatures(Host):
 
 HOSTS = (
     Transformer, Unbound, Queries, LastSteps, FirstPlaces, OneHeadTwice, OneNormTwice, OnePoolTwice,
-    Pooled, Summed, Weighed, Halves, OfFeatures,
+    Pooled, Summed, OfVariances, Weighed, Halves, OfFeatures,
 )  # fmt: skip
 
 

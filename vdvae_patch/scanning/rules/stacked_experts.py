@@ -72,7 +72,8 @@ def _of_logarithms(chain: Chain, suffix: tuple[Step, ...]) -> Merged | None:
         return None
     experts = [Spot(source, (Cut(dim, place, 1, size),)) for place in range(size)]
     learned = [expert for expert in experts if descend(expert).end != "constant"]
-    if not learned or len({descend(expert).begin.key for expert in learned}) < len(learned):
+    # steps of time or places of one output are pooled, and what comes of them is the raw value
+    if not learned or len({descend(expert).begin.node.id for expert in learned}) < len(learned):
         return None
     return Merged(learned, (Step("mul", (math.copysign(0.5, exponent),)), Step("exp")))
 
